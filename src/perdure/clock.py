@@ -51,9 +51,7 @@ class SystemClock:
         self._boot_clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
     def now(self) -> Moment:
-        return Moment(
-            time.time_ns() // 1_000_000, time.clock_gettime_ns(self._boot_clock) // 1_000_000, self._boot_id
-        )
+        return Moment(time.time_ns() // 1_000_000, time.clock_gettime_ns(self._boot_clock) // 1_000_000, self._boot_id)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -1,23 +1,23 @@
 """Every error Perdure raises. A class holds the facts; the sentence is made from them here, in one place.
 
-    PerdureError
-    ├── InvalidRequest               the caller's mistake; nothing was written
-    │   ├── InvalidProcessId  InvalidPayload  InvalidOption  InvalidDefinition
-    │   ├── UnknownDefinition  ReservedEventType  UndeclaredType
-    │   └── WrongHostUse
-    ├── Refused                      the request is well formed, and what stands says no; nothing was written
-    │   ├── UnknownProcess  NoLongerRetained
-    │   ├── RegistrationConflict  ReplayKeyConflict  OperationConflict  ExternalRefConflict
-    │   ├── LeaseSuperseded  LeaseHeld  NotPermitted  ProcessAlreadyTerminal  NotExternallyOwned
-    │   └── CallerDeparted  ProcessFinishedWithoutEvent
-    ├── ProcessEnded                 the process ended without a value
-    │   └── ProcessFailed  ProcessCancelled  ProcessAbandoned
-    ├── StoreError                   the store could not do it; names the file and what to do
-    │   ├── StoreFull  StoreReadOnly  StoreLocked  StoreCorrupt  StoreUnavailable  StoreClosed
-    │   ├── ForeignStore  NewerSchema  UnsafeFileSystem  ForkedConnection
-    │   └── OutcomeUnknown           the commit's answer was lost: ask again with the same operation id
-    └── DecodeError                  a stored row can't be read as it stands; never guessed at
-        └── UnknownCodecVersion  ChecksumMismatch
+PerdureError
+├── InvalidRequest               the caller's mistake; nothing was written
+│   ├── InvalidProcessId  InvalidPayload  InvalidOption  InvalidDefinition
+│   ├── UnknownDefinition  ReservedEventType  UndeclaredType
+│   └── WrongHostUse
+├── Refused                      the request is well formed, and what stands says no; nothing was written
+│   ├── UnknownProcess  NoLongerRetained
+│   ├── RegistrationConflict  ReplayKeyConflict  OperationConflict  ExternalRefConflict
+│   ├── LeaseSuperseded  LeaseHeld  NotPermitted  ProcessAlreadyTerminal  NotExternallyOwned
+│   └── CallerDeparted  ProcessFinishedWithoutEvent
+├── ProcessEnded                 the process ended without a value
+│   └── ProcessFailed  ProcessCancelled  ProcessAbandoned
+├── StoreError                   the store could not do it; names the file and what to do
+│   ├── StoreFull  StoreReadOnly  StoreLocked  StoreCorrupt  StoreUnavailable  StoreClosed
+│   ├── ForeignStore  NewerSchema  UnsafeFileSystem  ForkedConnection
+│   └── OutcomeUnknown           the commit's answer was lost: ask again with the same operation id
+└── DecodeError                  a stored row can't be read as it stands; never guessed at
+    └── UnknownCodecVersion  ChecksumMismatch
 """
 
 from __future__ import annotations
@@ -114,8 +114,7 @@ class ReservedEventType(InvalidRequest):
 
     def __init__(self, event_type: str, prefixes: Sequence[str]) -> None:
         super().__init__(
-            f"event type {event_type!r} belongs to the runtime. A user's type must not begin with "
-            f"{' '.join(prefixes)}",
+            f"event type {event_type!r} belongs to the runtime. A user's type must not begin with {' '.join(prefixes)}",
             event_type=event_type,
         )
 

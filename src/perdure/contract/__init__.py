@@ -1,0 +1,1 @@
+"""The contract: small protocols whose docstrings are the specification. Stores and engines implement them."""

@@ -1,0 +1,1 @@
+"""Stores: they load and persist. Nothing here decides what may happen to a process."""

@@ -1,0 +1,114 @@
+"""What the runtime needs from outside: engines that run code, sinks for events, attaches, and run handles."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from perdure.model.events import Event
+from perdure.model.leases import Lease
+from perdure.model.outcomes import Outcome
+from perdure.model.record import ProcessRecord
+from perdure.model.registration import Definition
+
+
+class DeferredRow(msgspec.Struct, frozen=True):
+    """A row that was due and not admitted, and why."""
+
+    process_id: str
+    reason: Literal["busy", "unknown_definition", "no_permit", "submit_failed", "refused"]
+    detail: str = ""
+
+
+class AdmissionReport(msgspec.Struct, frozen=True):
+    """What one drive did: admission, not completion.
+
+    `coalesced`: another drive was scanning; it was asked to scan once more. `next_due_at_ms`: when driving next can
+    find new work by itself, or None.
+    """
+
+    intake: Literal["scanned", "coalesced"]
+    reason: str
+    admitted: tuple[str, ...] = ()
+    deferred: tuple[DeferredRow, ...] = ()
+    ended: tuple[str, ...] = ()
+    next_due_at_ms: int | None = None
+
+
+class RunHandle(Protocol):
+    """One pass that admits pending rows to execution: our worker, or an engine."""
+
+    async def claim_and_run_pending(self, reason: str) -> AdmissionReport:
+        """Admit what is due. Returns before the admitted work ends. `reason` goes to logs and traces."""
+        ...
+
+
+class WorkerFault(msgspec.Struct, frozen=True):
+    """Something that went wrong after a row was admitted, or beside any row: reported, never silent."""
+
+    kind: Literal[
+        "infrastructure", "lease_lost", "blocked_loop", "dispatcher", "sink", "swallowed_cancel", "owner_bound_stranded",
+        "decode", "proof",
+    ]  # fmt: skip
+    message: str
+    process_id: str | None = None
+    detail: str = ""
+
+
+class EventSink(Protocol):
+    """Best-effort push of every appended event, in order per process. Freshness, never truth.
+
+    May also have `def report(fault: WorkerFault) -> None`; without it faults go to the log.
+    """
+
+    async def emit(self, event: Event) -> None: ...
+
+
+class Attach(Protocol):
+    """An engine's own durable wait."""
+
+    def serves(self, record: ProcessRecord) -> bool:
+        """Whether this row was admitted to the engine, so that its wait is the one to use."""
+        ...
+
+    async def await_terminal(self, process_id: str) -> Outcome:
+        """Wait in the engine. Its errors are raised as they are, never replaced by polling."""
+        ...
+
+
+class Run(Protocol):
+    """What an engine sees of the execution it is asked to run."""
+
+    @property
+    def record(self) -> ProcessRecord: ...
+
+    @property
+    def lease(self) -> Lease: ...
+
+    @property
+    def cancel_reason(self) -> str | None:
+        """Why this run was asked to stop; None while it wasn't."""
+        ...
+
+    def parked(self) -> AbstractAsyncContextManager[None]:
+        """While this block waits, the permit is given back; it is taken again before the block ends."""
+        ...
+
+
+class Engine(Protocol):
+    """Runs the code of definitions of one kind."""
+
+    @property
+    def definitions(self) -> Sequence[Definition]:
+        """What this engine can run now."""
+        ...
+
+    def prepare(self, record: ProcessRecord) -> Coroutine[Any, Any, msgspec.Raw] | None:
+        """Decode the input and make the coroutine that runs the code and returns the canonical result.
+
+        None or an exception means that no user code was entered: the start is withdrawn.
+        """
+        ...

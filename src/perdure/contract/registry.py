@@ -1,0 +1,151 @@
+"""What a registry promises. It has no waits: waiting is the driver's, above it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from concurrent.futures import Future
+from typing import Protocol, overload
+
+from perdure.clock import Moment
+from perdure.errors import PerdureError
+from perdure.model.events import Event
+from perdure.model.leases import DeathProof, Lease, Owner
+from perdure.model.queries import EventPage, Filter, Page, RecordPage
+from perdure.model.record import ProcessRecord
+from perdure.transitions.commands import (
+    AnyReceipt,
+    ClaimNext,
+    ClaimReceipt,
+    Command,
+    Receipt,
+    Renew,
+    RenewReceipt,
+    RowCommand,
+)
+
+CommitListener = Callable[[Sequence[AnyReceipt]], None]
+"""Called on the event loop after each commit, in commit order, before the callers are answered. Must not block."""
+
+
+class Commands(Protocol):
+    """Changing processes."""
+
+    @overload
+    def execute(self, command: RowCommand) -> Awaitable[Receipt]: ...
+    @overload
+    def execute(self, command: ClaimNext) -> Awaitable[ClaimReceipt]: ...
+    @overload
+    def execute(self, command: Renew) -> Awaitable[RenewReceipt]: ...
+    def execute(self, command: Command) -> Awaitable[AnyReceipt]:
+        """Do one command, durably: once answered, it is on disk.
+
+        Raises the typed refusal; a refused command has written nothing. A caller that is cancelled while it waits
+        leaves its command committed whole or withdrawn whole. Commands of one host on one process keep their order.
+        """
+        ...
+
+    def execute_all(self, commands: Sequence[Command]) -> Awaitable[list[AnyReceipt | PerdureError]]:
+        """The bulk face: answers stand in the order of the commands; a refusal stands where its receipt would."""
+        ...
+
+    def execute_together(self, commands: Sequence[Command]) -> Awaitable[list[AnyReceipt | PerdureError]]:
+        """A few commands in one transaction: row commands first, then claims, which see what those did."""
+        ...
+
+    def renew_from_thread(self, command: Renew) -> Future[RenewReceipt]:
+        """Renew from any thread, ahead of queued commands, whether or not the event loop is responsive."""
+        ...
+
+    def observe(self, listener: CommitListener) -> Callable[[], None]:
+        """Hear of every commit made through this registry object. Returns the function that ends it."""
+        ...
+
+
+class Reads(Protocol):
+    """Looking at processes. Each read sees every commit acknowledged before it was asked."""
+
+    async def get(self, process_id: str) -> ProcessRecord:
+        """Raises UnknownProcess, NoLongerRetained, or DecodeError if the row can't be read as it stands."""
+        ...
+
+    async def get_many(self, process_ids: Collection[str]) -> dict[str, ProcessRecord]:
+        """The records that exist, by id."""
+        ...
+
+    async def get_lease(self, process_id: str) -> Lease | None:
+        """The lease row that stands, whether or not it has lapsed."""
+        ...
+
+    async def list(self, filter: Filter = Filter(), page: Page = Page()) -> RecordPage:  # noqa: B008 - frozen values
+        """Matching records in order of id."""
+        ...
+
+    async def count(self, filter: Filter = Filter()) -> int:  # noqa: B008 - frozen value
+        ...
+
+    async def events_after(self, process_id: str, sequence: int, limit: int = 1_000) -> EventPage:
+        """Events past `sequence`, in order, without loss or repeat. Raises UnknownProcess; verifies checksums."""
+        ...
+
+    async def recent_events(self, process_id: str, limit: int = 100) -> EventPage:
+        """The last `limit` events, oldest first."""
+        ...
+
+    async def find_event(self, process_id: str, event_type: str, after_sequence: int) -> Event | None:
+        """The first event of that type past the sequence."""
+        ...
+
+    async def next_due_at_ms(self, lanes: Sequence[str], now: Moment) -> int | None:
+        """The earliest moment after `now` at which something falls due: a row of these lanes, a deadline, a lapsing
+        lease, an unsettled end. What is due already is found by a drive, not by waiting."""
+        ...
+
+    async def due_for_settling(self, now: Moment, incarnations: Collection[str], limit: int) -> Sequence[str]:
+        """Ids, at most `limit`, of rows that a settling pass must look at: a deadline passed on a parked row, a
+        lapsed lease (or one of a dead incarnation) with an abandon request or a passed deadline, an unsettled end."""
+        ...
+
+    async def peer_changes(self) -> Sequence[str] | None:
+        """Ids of rows that other programs wrote since this was last asked (rows of this one may be among them).
+
+        None: too many to list, any row may have changed. Costs one cheap read when nobody else has written.
+        """
+        ...
+
+    def now(self) -> Moment:
+        """The time that decides leases and due times in this store, as far as it is known without asking."""
+        ...
+
+
+class Owners(Protocol):
+    """Who may hold leases here, and proof that one of them is dead."""
+
+    async def enrol(self, owner: Owner) -> None:
+        """Make the owner known, with the evidence that lets others prove its death. Before its first claim."""
+        ...
+
+    async def withdraw(self, owner: Owner) -> None:
+        """The owner holds nothing any more and will claim nothing more."""
+        ...
+
+    async def prove_deaths(self) -> tuple[DeathProof, ...]:
+        """Proofs for every lease-holding owner that can be proved dead now. Absence of proof is never death."""
+        ...
+
+    def on_peer_hint(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Have `listener` called on the event loop, coalesced, when another program has committed. A hint: some may
+        be lost. Returns the function that ends it; must be called on the event loop."""
+        ...
+
+
+class Registry(Commands, Reads, Owners, Protocol):
+    """The store of processes."""
+
+    @property
+    def name(self) -> str:
+        """What a person would call it: its URL without secrets."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was accepted, then let go of everything. Later calls raise StoreClosed."""
+        ...

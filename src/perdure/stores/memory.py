@@ -1,0 +1,288 @@
+"""The memory registry: the same pipeline over dicts. For tests and the simulator; nothing outlives the program."""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import threading
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future as ThreadFuture
+from typing import Any
+
+from perdure.clock import Clock, Moment, SystemClock
+from perdure.contract.registry import CommitListener
+from perdure.errors import InvalidOption, PerdureError, StoreClosed, UnknownProcess
+from perdure.model.events import Event
+from perdure.model.leases import DeathProof, Lease, Owner
+from perdure.model.queries import EventPage, Filter, Page, RecordPage
+from perdure.model.record import ProcessRecord
+from perdure.stores.group_commit import Entry, commit_entries, single
+from perdure.stores.registry import Result
+from perdure.stores.rows import Candidate, EventName, EventWrite, LeaseWrite, RecordWrite, StoredRow
+from perdure.transitions.commands import Command, Renew, RenewReceipt
+from perdure.transitions.leases import has_expired
+from perdure.transitions.projection import project, project_lease
+
+
+class MemoryRows:
+    """The row primitives over dicts; a rollback undoes what the transaction wrote, newest first."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._undo: list[Callable[[], object]] = []
+        self.records: dict[str, ProcessRecord] = {}
+        self.keys: dict[str, int] = {}
+        self.logs: dict[str, list[Event]] = {}
+        self.leases: dict[str, Lease] = {}
+        self.order: list[str] = []
+
+    async def begin(self) -> Moment:
+        self._undo.clear()
+        return self._clock.now()
+
+    async def commit(self) -> None:
+        self._undo.clear()
+
+    async def rollback(self) -> None:
+        while self._undo:
+            self._undo.pop()()
+
+    async def load(self, process_ids: Collection[str]) -> dict[str, StoredRow | PerdureError]:
+        return {
+            id: StoredRow(self.keys[id], self.records[id], self.leases.get(id))
+            for id in process_ids
+            if id in self.records
+        }
+
+    async def find_events(self, names: Sequence[EventName]) -> Sequence[Event]:
+        found = []
+        for name in names:
+            for event in self.logs.get(name.process_id, ()):
+                same_operation = name.operation_id is not None and event.operation_id == name.operation_id
+                if same_operation or (name.replay_key is not None and event.replay_key == name.replay_key):
+                    found.append(event)
+        return found
+
+    async def claimable(
+        self, lanes: Sequence[str], limit: int, now: Moment, dead_incarnations: Collection[str]
+    ) -> Sequence[Candidate]:
+        ready = []
+        for id, record in self.records.items():
+            p = project(record)
+            if p.lane in lanes and p.ready_at_ms is not None and p.ready_at_ms <= now.wall_ms:
+                ready.append(Candidate(p.priority, p.ready_at_ms, id))
+        for id, lease in self.leases.items():
+            record = self.records[id]
+            void = has_expired(lease, now) or lease.owner.incarnation in dead_incarnations
+            if void and project_lease(record, lease).lane in lanes:
+                ready.append(Candidate(record.registration.priority, lease.expires_at_ms, id))
+        return sorted(ready)[: limit * 2]
+
+    async def leased_by_claim(self, incarnation: str, claim_id: str) -> Sequence[str]:
+        return [
+            id
+            for id, lease in self.leases.items()
+            if lease.claim_id == claim_id and lease.owner.incarnation == incarnation
+        ]
+
+    async def insert_records(self, writes: Sequence[RecordWrite]) -> None:
+        for write in writes:
+            id = write.record.id
+            write.key = len(self.keys) + 1
+            self.keys[id], self.records[id], self.logs[id] = write.key, write.record, []
+            bisect.insort(self.order, id)
+            self._undo.append(lambda id=id: self._forget(id))  # type: ignore[misc]
+
+    def _forget(self, id: str) -> None:
+        del self.keys[id], self.records[id], self.logs[id]
+        self.order.remove(id)
+
+    async def save_records(self, writes: Sequence[RecordWrite]) -> None:
+        for write in writes:
+            id, before = write.record.id, self.records[write.record.id]
+            self.records[id] = write.record
+            self._undo.append(lambda id=id, before=before: self.records.__setitem__(id, before))  # type: ignore[misc]
+
+    async def append_events(self, writes: Sequence[EventWrite]) -> None:
+        for write in writes:
+            log = self.logs[write.event.process_id]
+            assert write.event.sequence == len(log) + 1, "a log has no gaps"
+            log.append(write.event)
+            self._undo.append(log.pop)
+
+    async def save_leases(self, writes: Sequence[LeaseWrite]) -> None:
+        for write in writes:
+            id, before = write.record.id, self.leases.get(write.record.id)
+            self._set_lease(id, write.lease)
+            self._undo.append(lambda id=id, before=before: self._set_lease(id, before))  # type: ignore[misc]
+
+    def _set_lease(self, id: str, lease: Lease | None) -> None:
+        if lease is None:
+            self.leases.pop(id, None)
+        else:
+            self.leases[id] = lease
+
+
+class MemoryRegistry:
+    """A registry in memory, on the event loop that uses it."""
+
+    def __init__(self, clock: Clock | None = None, name: str = "memory://") -> None:
+        self.name = name
+        self._clock = clock or SystemClock()
+        self.rows = MemoryRows(self._clock)
+        self._lock = threading.Lock()
+        self._listeners: list[CommitListener] = []
+        self._closed = False
+
+    async def close(self) -> None:
+        self._closed = True
+
+    def now(self) -> Moment:
+        return self._clock.now()
+
+    # --- commands ---------------------------------------------------------------------------------------------
+
+    async def execute(self, command: Command) -> Any:
+        return single(await self.execute_together((command,)))
+
+    async def execute_together(self, commands: Sequence[Command]) -> list[Result]:
+        entry = Entry(commands, asyncio.get_running_loop().create_future())
+        self._commit(entry)
+        return entry.results
+
+    async def execute_all(self, commands: Sequence[Command]) -> list[Result]:
+        return await self.execute_together(commands) if commands else []
+
+    def renew_from_thread(self, command: Renew) -> ThreadFuture[RenewReceipt]:
+        renewed: ThreadFuture[RenewReceipt] = ThreadFuture()
+        entry = Entry((command,), renewed)
+        try:
+            self._commit(entry)
+            renewed.set_result(single(entry.results))
+        except Exception as error:  # told to whoever renews
+            renewed.set_exception(error)
+        return renewed
+
+    def _commit(self, entry: Entry) -> None:
+        if self._closed:
+            raise StoreClosed(self.name, "the store was closed", "Open it again.")
+        with self._lock:
+            steps = commit_entries(self.rows, [entry], lambda error: False)
+            try:
+                steps.send(None)
+            except StopIteration:
+                pass
+            else:
+                raise AssertionError("a row primitive of the memory store has waited")
+        if entry.error is not None:
+            raise entry.error
+        receipts = [result for result in entry.results if not isinstance(result, PerdureError)]
+        for listener in tuple(self._listeners) if receipts else ():
+            listener(receipts)
+
+    def observe(self, listener: CommitListener) -> Callable[[], None]:
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    # --- reads ------------------------------------------------------------------------------------------------
+
+    async def get(self, process_id: str) -> ProcessRecord:
+        self._check_known(process_id)
+        return self.rows.records[process_id]
+
+    async def get_many(self, process_ids: Collection[str]) -> dict[str, ProcessRecord]:
+        return {id: self.rows.records[id] for id in process_ids if id in self.rows.records}
+
+    async def get_lease(self, process_id: str) -> Lease | None:
+        return self.rows.leases.get(process_id)
+
+    async def list(self, filter: Filter = Filter(), page: Page = Page()) -> RecordPage:  # noqa: B008 - frozen values
+        if not 1 <= page.limit <= 1_000:
+            raise InvalidOption("limit", page.limit, "1 to 1000")
+        start = bisect.bisect_right(self.rows.order, page.after_id or "")
+        found = []
+        for id in self.rows.order[start:]:
+            if _matches(self.rows.records[id], filter):
+                found.append(self.rows.records[id])
+            if len(found) > page.limit:
+                break
+        return RecordPage(tuple(found[: page.limit]), len(found) > page.limit)
+
+    async def count(self, filter: Filter = Filter()) -> int:  # noqa: B008 - a frozen value
+        return sum(_matches(record, filter) for record in self.rows.records.values())
+
+    async def events_after(self, process_id: str, sequence: int, limit: int = 1_000) -> EventPage:
+        if not 1 <= limit <= 10_000:
+            raise InvalidOption("limit", limit, "1 to 10,000")
+        self._check_known(process_id)
+        later = self.rows.logs[process_id][max(sequence, 0) :]
+        return EventPage(tuple(later[:limit]), len(later) > limit)
+
+    async def recent_events(self, process_id: str, limit: int = 100) -> EventPage:
+        if not 1 <= limit <= 10_000:
+            raise InvalidOption("limit", limit, "1 to 10,000")
+        self._check_known(process_id)
+        return EventPage(tuple(self.rows.logs[process_id][-limit:]), False)
+
+    async def find_event(self, process_id: str, event_type: str, after_sequence: int) -> Event | None:
+        page = await self.events_after(process_id, after_sequence, 10_000)
+        return next((event for event in page.events if event.type == event_type), None)
+
+    def _check_known(self, process_id: str) -> None:
+        if self._closed:
+            raise StoreClosed(self.name, "the store was closed", "Open it again.")
+        if process_id not in self.rows.records:
+            raise UnknownProcess(process_id)
+
+    async def next_due_at_ms(self, lanes: Sequence[str], now: Moment) -> int | None:
+        due: list[int | None] = []
+        for record in self.rows.records.values():
+            p = project(record)
+            due += [p.ready_at_ms if p.lane in lanes else None, p.deadline_at_ms, p.settle_at_ms]
+        for id, lease in self.rows.leases.items():
+            found = project_lease(self.rows.records[id], lease)
+            lapse_ms = lease.boot_expires_ms - now.boot_ms + now.wall_ms
+            due.append(lapse_ms if found.lane in lanes else None)
+            due.append(max(found.settle_at_ms, lapse_ms) if found.settle_at_ms is not None else None)
+        return min((at for at in due if at is not None and at > now.wall_ms), default=None)
+
+    async def due_for_settling(self, now: Moment, incarnations: Collection[str], limit: int) -> Sequence[str]:
+        due = set()
+        for id, record in self.rows.records.items():
+            p = project(record)
+            if any(at is not None and at <= now.wall_ms for at in (p.deadline_at_ms, p.settle_at_ms)):
+                due.add(id)
+        for id, lease in self.rows.leases.items():
+            at_ms = project_lease(self.rows.records[id], lease).settle_at_ms
+            void = has_expired(lease, now) or lease.owner.incarnation in incarnations
+            if at_ms is not None and at_ms <= now.wall_ms and void:
+                due.add(id)
+        return sorted(due)[:limit]
+
+    # --- other programs: there are none -----------------------------------------------------------------------
+
+    async def enrol(self, owner: Owner) -> None:
+        """Nothing to record: whoever shares this registry shares this program."""
+
+    async def withdraw(self, owner: Owner) -> None:
+        """Nothing was recorded."""
+
+    async def prove_deaths(self) -> tuple[DeathProof, ...]:
+        return ()
+
+    def on_peer_hint(self, listener: Callable[[], None]) -> Callable[[], None]:
+        return lambda: None
+
+    async def peer_changes(self) -> Sequence[str] | None:
+        return ()
+
+
+def _matches(record: ProcessRecord, filter: Filter) -> bool:
+    registration = record.registration
+    return (
+        (not filter.statuses or record.status in filter.statuses)
+        and (filter.definition is None or registration.definition.name == filter.definition)
+        and (filter.queue is None or registration.queue == filter.queue)
+        and (filter.parent is None or registration.parent == filter.parent)
+        and (filter.id_prefix is None or registration.id.startswith(filter.id_prefix))
+    )

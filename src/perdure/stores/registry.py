@@ -1,0 +1,275 @@
+"""The contract, written once over the row primitives: load, decide, persist, commit.
+
+A batch of commands is one transaction. The commands that name a row are decided first, in order, each against what
+the ones before it decided; their writes are persisted; then each claim looks for candidates in that state. A refusal
+concerns its own command only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import msgspec
+
+from perdure.clock import Moment
+from perdure.codec import as_events
+from perdure.errors import InvalidOption, PerdureError
+from perdure.model.events import AnyFact, Event
+from perdure.model.leases import Lease
+from perdure.model.record import ProcessRecord
+from perdure.stores.rows import EventName, EventWrite, LeaseWrite, RecordWrite, Rows
+from perdure.transitions.claims import Ended, Granted, decide_claim
+from perdure.transitions.commands import (
+    AnyReceipt,
+    AppendEvent,
+    Claimed,
+    ClaimNext,
+    ClaimReceipt,
+    Command,
+    Receipt,
+    Register,
+    Renew,
+    Renewal,
+    RenewReceipt,
+    RowCommand,
+    Signal,
+)
+from perdure.transitions.decide import decide
+from perdure.transitions.decision import Decision, Drop, Put, Standing, operation_hash
+from perdure.transitions.fold import apply
+from perdure.transitions.leases import check_key, extend, proofs_by_incarnation
+from perdure.transitions.projection import lane, project_lease
+from perdure.transitions.requests import signal_replay_key
+
+Result = AnyReceipt | PerdureError
+
+LARGEST_CLAIM = 10_000
+
+
+class _Row:
+    """One row while a transaction decides about it."""
+
+    __slots__ = ("changed", "fresh", "key", "lease", "lease_changed", "record", "unsaved")
+
+    def __init__(self, key: int, record: ProcessRecord | None, lease: Lease | None) -> None:
+        self.key, self.record, self.lease = key, record, lease
+        self.changed = self.lease_changed = False
+        self.fresh: list[Event] = []
+        self.unsaved = 0
+
+    def say(
+        self, facts: Sequence[AnyFact], now: Moment, replay_key: str | None, command: RowCommand | None
+    ) -> tuple[Event, ...]:
+        assert self.record is not None
+        registration, state = self.record.registration, self.record.state
+        events = as_events(registration.id, facts, state.last_sequence + 1, now.wall_ms)
+        operation_id = None if command is None else command.operation_id
+        if replay_key is not None or operation_id is not None:
+            asked = operation_hash(command) if command is not None and operation_id is not None else None
+            events = tuple(
+                msgspec.structs.replace(
+                    event, replay_key=None if index else replay_key, operation_id=operation_id, operation_hash=asked
+                )
+                for index, event in enumerate(events)
+            )
+        for event, fact in zip(events, facts, strict=True):
+            state = apply(registration, state, fact, event.sequence, event.at_ms)
+        self.record = ProcessRecord(registration, state)
+        self.fresh.extend(events)
+        self.changed = True
+        return events
+
+    def hold(self, lease: Lease | None) -> None:
+        self.lease, self.lease_changed = lease, True
+
+    def standing(self, name: EventName | None, stored: Sequence[Event]) -> Standing:
+        if name is None:
+            return Standing(self.record, self.lease)
+        known = [*stored, *self.fresh]
+        operation = name.operation_id
+        said = tuple(e for e in known if operation is not None and e.operation_id == operation)
+        keyed = next((e for e in known if name.replay_key is not None and e.replay_key == name.replay_key), None)
+        return Standing(self.record, self.lease, said, keyed)
+
+
+class Transaction:
+    """Decides one batch of commands against the rows of one open transaction."""
+
+    def __init__(self, rows: Rows, now: Moment) -> None:
+        self._rows, self._now = rows, now
+        self._loaded: dict[str, _Row | PerdureError] = {}
+
+    async def run(self, commands: Sequence[Command]) -> list[Result]:
+        """Decide and persist every command; the caller commits."""
+        results: list[Result | None] = [None] * len(commands)
+        named = [(i, c) for i, c in enumerate(commands) if isinstance(c, RowCommand)]
+        renewals = [(i, c) for i, c in enumerate(commands) if isinstance(c, Renew)]
+        await self._load({c.process_id for _, c in named} | {k.process_id for _, c in renewals for k in c.keys})
+        stored = await self._find_events([c for _, c in named])
+        for index, renew in renewals:
+            results[index] = self._renew(renew)
+        for index, command in named:
+            results[index] = self._decide(command, stored)
+        await self._persist()
+        for index, claim in enumerate(commands):
+            if isinstance(claim, ClaimNext):
+                results[index] = await self._claim(claim)
+        return [result for result in results if result is not None]
+
+    # --- commands that name their row -------------------------------------------------------------------------
+
+    def _decide(self, command: RowCommand, stored: dict[str, list[Event]]) -> Result:
+        row = self._loaded.get(command.process_id)
+        if isinstance(row, PerdureError):
+            return row
+        if row is None:
+            row = _Row(0, None, None)
+        name = _event_name(command)
+        decision = decide(row.standing(name, stored.get(command.process_id, ())), command, self._now)
+        if isinstance(decision, PerdureError):
+            return decision
+        return self._do(row, command, decision)
+
+    def _do(self, row: _Row, command: RowCommand, decision: Decision) -> Receipt:
+        if decision.base is not None:
+            row.record, row.changed = decision.base, True
+            self._loaded[command.process_id] = row
+        events = decision.replayed
+        if decision.facts:
+            events = row.say(decision.facts, self._now, decision.replay_key, command)
+        match decision.lease:
+            case Put(lease):
+                row.hold(lease)
+            case Drop() if row.lease is not None:
+                row.hold(None)
+        assert row.record is not None
+        return Receipt(command.process_id, decision.answer, row.record, events, row.lease)
+
+    def _renew(self, command: Renew) -> RenewReceipt | PerdureError:
+        if command.ttl_ms <= 0:
+            return InvalidOption("ttl_ms", command.ttl_ms, "more than 0")
+        renewals = []
+        for key in command.keys:
+            row = self._loaded.get(key.process_id)
+            if not isinstance(row, _Row) or row.record is None or check_key(row.lease, key, self._now):
+                renewals.append(Renewal(key.process_id, held=False))
+                continue
+            assert row.lease is not None
+            row.hold(extend(row.lease, command.ttl_ms, self._now))
+            request = row.record.state.cancel_request
+            reason, by = (request.reason, request.by) if request else (None, None)
+            renewals.append(Renewal(key.process_id, True, row.lease, reason, by))
+        return RenewReceipt(tuple(renewals))
+
+    # --- claims -----------------------------------------------------------------------------------------------
+
+    async def _claim(self, command: ClaimNext) -> ClaimReceipt | PerdureError:
+        if not 0 < command.limit <= LARGEST_CLAIM:
+            return InvalidOption("limit", command.limit, f"1 to {LARGEST_CLAIM}")
+        if command.ttl_ms <= 0:
+            return InvalidOption("ttl_ms", command.ttl_ms, "more than 0")
+        again = await self._rows.leased_by_claim(command.owner.incarnation, command.claim_id)
+        if again:
+            await self._load(again)
+            rows = [row for id in again if isinstance(row := self._loaded.get(id), _Row)]
+            return ClaimReceipt(tuple(Claimed(r.record, r.lease) for r in rows if r.record and r.lease))
+        proofs = proofs_by_incarnation(command.proofs)
+        lanes = [lane(queue, definition) for queue, definition in product(command.queues, command.definitions)]
+        candidates = await self._rows.claimable(lanes, command.limit, self._now, proofs)
+        await self._load([c.process_id for c in candidates])
+        claimed: list[Claimed] = []
+        ended: list[ProcessRecord] = []
+        events: list[Event] = []
+        for candidate in sorted(candidates):
+            row = self._loaded.get(candidate.process_id)
+            if len(claimed) == command.limit or not isinstance(row, _Row):
+                continue
+            match decide_claim(Standing(row.record, row.lease), command, self._now, proofs):
+                case Granted(lease, fact):
+                    events += row.say((fact,), self._now, None, None)
+                    row.hold(lease)
+                    assert row.record is not None
+                    claimed.append(Claimed(row.record, lease))
+                case Ended(fact):
+                    events += row.say((fact,), self._now, None, None)
+                    row.hold(None)
+                    assert row.record is not None
+                    ended.append(row.record)
+        await self._persist()
+        return ClaimReceipt(tuple(claimed), tuple(ended), tuple(events), len(candidates))
+
+    # --- loading and persisting -------------------------------------------------------------------------------
+
+    async def _load(self, process_ids: Sequence[str] | set[str]) -> None:
+        missing = [id for id in process_ids if id not in self._loaded]
+        if missing:
+            for id, row in (await self._rows.load(missing)).items():
+                self._loaded[id] = row if isinstance(row, PerdureError) else _Row(row.key, row.record, row.lease)
+
+    async def _find_events(self, commands: Sequence[RowCommand]) -> dict[str, list[Event]]:
+        names = [name for command in commands if (name := _event_name(command))]
+        found: dict[str, list[Event]] = {}
+        for event in await self._rows.find_events(names) if names else ():
+            found.setdefault(event.process_id, []).append(event)
+        return found
+
+    async def _persist(self) -> None:
+        rows = [row for row in self._loaded.values() if isinstance(row, _Row) and (row.changed or row.lease_changed)]
+        if not rows:
+            return
+        changed = [(row, RecordWrite(row.key, row.record)) for row in rows if row.changed and row.record]
+        inserts = [write for row, write in changed if not row.key]
+        if inserts:
+            await self._rows.insert_records(inserts)
+        saves = [write for row, write in changed if row.key]
+        if saves:
+            await self._rows.save_records(saves)
+        for row, write in changed:
+            row.key = write.key
+        events = [EventWrite(row.key, event) for row in rows for event in row.fresh[row.unsaved :]]
+        if events:
+            await self._rows.append_events(events)
+        leases = [
+            LeaseWrite(row.key, row.record, row.lease)
+            for row in rows
+            if row.record and (row.lease_changed or (row.lease and row.changed and _moves_lease(row)))
+        ]
+        if leases:
+            await self._rows.save_leases(leases)
+        for row in rows:
+            row.changed = row.lease_changed = False
+            row.unsaved = len(row.fresh)
+
+
+def _moves_lease(row: _Row) -> bool:
+    """Whether the record's change moved where its standing lease is found (an abandon request does)."""
+    assert row.record is not None
+    assert row.lease is not None
+    return row.record.state.abandon_request is not None and project_lease(row.record, row.lease).lane is None
+
+
+def _event_name(command: RowCommand) -> EventName | None:
+    replay_key: str | None = None
+    match command:
+        case AppendEvent():
+            replay_key = command.replay_key
+        case Signal():
+            replay_key = signal_replay_key(command)
+        case Register():
+            return None
+    if replay_key is None and command.operation_id is None:
+        return None
+    return EventName(command.process_id, command.operation_id, replay_key)
+
+
+async def transact(rows: Rows, commands: Sequence[Command]) -> list[Result]:
+    """One transaction: all commands decided and persisted, committed once. Rolls back and raises if the store fails."""
+    now = await rows.begin()
+    try:
+        results = await Transaction(rows, now).run(commands)
+    except BaseException:
+        await rows.rollback()
+        raise
+    await rows.commit()
+    return results

@@ -1,0 +1,129 @@
+"""The other programs on the same file: hints to and from them, who they are, and proof that one is dead."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from perdure.clock import Clock
+from perdure.errors import StoreUnavailable
+from perdure.model.leases import DeathProof, Owner
+from perdure.stores.sqlite.owners import OwnerIdentity, OwnerLock, identify, prove_death, sweep_dead_files
+from perdure.stores.sqlite.wake import Ringer, WakeSocket
+
+HINT_SPACING_S = 0.002
+"""Hints that come closer together than this are answered by one read."""
+
+
+class Peers:
+    """One program's side of the folder beside the database (`<file>.owners`)."""
+
+    def __init__(self, path: Path, clock: Clock, *, one_kernel: bool) -> None:
+        self.folder = path.with_name(path.name + ".owners")
+        try:
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"sqlite:///{path}", f"the folder {self.folder} can't be made ({error.strerror})", "Check permissions."
+            ) from error
+        self._clock, self._one_kernel = clock, one_kernel
+        self._locks: dict[str, OwnerLock] = {}
+        self._me: OwnerIdentity = identify("", "", clock.now().boot_id, None)
+        self._socket: WakeSocket | None = None
+        self._ringer: Ringer | None = None
+        self._listeners: list[Callable[[], None]] = []
+        self._due: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def has_hints(self) -> bool:
+        """Whether hints reach this program; without them only the safety interval shows it what others did."""
+        return self._socket is not None
+
+    # --- owners -----------------------------------------------------------------------------------------------
+
+    def enrol(self, owner: Owner) -> OwnerIdentity:
+        try:
+            lock = OwnerLock.take(self.folder, owner.incarnation)
+        except OSError:  # no locks here: others must wait for the lease's expiry or prove the pid gone
+            return identify(owner.name, owner.incarnation, self._clock.now().boot_id, None)
+        self._locks[owner.incarnation] = lock
+        return identify(owner.name, owner.incarnation, self._clock.now().boot_id, lock)
+
+    def withdraw(self, owner: Owner) -> None:
+        lock = self._locks.pop(owner.incarnation, None)
+        if lock is not None:
+            lock.release()
+
+    def prove_deaths(self, holders: Sequence[tuple[str, str | None]]) -> tuple[DeathProof, ...]:
+        """Proofs about (incarnation, identity) pairs; an owner without identity can't be proved dead."""
+        proofs = []
+        for incarnation, identity in holders:
+            if incarnation in self._locks or identity is None:
+                continue
+            owner = msgspec.json.decode(identity, type=OwnerIdentity)
+            proof = prove_death(owner, self.folder, self._me, one_kernel=self._one_kernel)
+            if proof is not None:
+                proofs.append(proof)
+        return tuple(proofs)
+
+    # --- hints ------------------------------------------------------------------------------------------------
+
+    def ring(self) -> None:
+        """Tell the other programs that something was committed. Writer thread only."""
+        if self._ringer is None:
+            try:
+                self._ringer = Ringer(self.folder, self._socket_name())
+            except OSError:
+                return
+        self._ringer.ring()
+
+    def _socket_name(self) -> str:
+        return f"{self._me.pid}-{id(self):x}"
+
+    def on_hint(self, loop: asyncio.AbstractEventLoop, listener: Callable[[], None]) -> Callable[[], None]:
+        if self._socket is None:
+            self._socket = WakeSocket.open(self.folder, self._socket_name())
+            if self._socket is not None:
+                self._loop = loop
+                loop.add_reader(self._socket.fileno(), self._hinted)
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def _hinted(self) -> None:
+        """Answer the first hint soon, and those that come with it by the same call."""
+        assert self._socket is not None
+        assert self._loop is not None
+        self._socket.drain()
+        if self._due is None:
+            self._due = self._loop.call_later(HINT_SPACING_S, self._tell)
+
+    def _tell(self) -> None:
+        self._due = None
+        for listener in tuple(self._listeners):
+            listener()
+
+    def forget_loop(self) -> None:
+        """On the loop: stop listening for hints."""
+        if self._due is not None:
+            self._due.cancel()
+        if self._socket is not None and self._loop is not None:
+            self._loop.remove_reader(self._socket.fileno())
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._ringer is not None:
+            self._ringer.close()
+        for lock in self._locks.values():
+            lock.release()
+        self._locks.clear()
+
+    def sweep(self, known: Sequence[str]) -> int:
+        """Remove what dead programs have left in the folder; `known` are the lock names of owner rows."""
+        mine = {lock.name for lock in self._locks.values()} | {f"{self._socket_name()}.sock", "writers.queue"}
+        return sweep_dead_files(self.folder, mine | set(known))

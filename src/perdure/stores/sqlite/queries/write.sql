@@ -1,0 +1,140 @@
+-- What the writer does inside a transaction. Every statement takes the whole batch as one JSON array and runs in one
+-- step: stepping row by row would hand the interpreter lock back and forth with the event loop for each row.
+
+-- name: load
+-- The named rows with their leases, as one JSON array of [row, id, state, lease or null]. By the unique index on id.
+SELECT '[' || coalesce(group_concat(
+    '[' || p.row || ',' || json_quote(p.id) || ',' || p.state || ',' ||
+    CASE WHEN l.row IS NULL THEN 'null' ELSE json_object(
+        'process_id', p.id, 'owner', json_object('name', l.owner, 'incarnation', l.incarnation), 'token', l.token,
+        'fence', l.fence, 'claim_id', l.claim_id, 'claimed_at_ms', l.claimed_at, 'expires_at_ms', l.expires_at,
+        'boot_id', l.boot_id, 'boot_expires_ms', l.boot_expires_at, 'released', json(iif(l.released, 'true', 'false'))
+    ) END || ']'), '') || ']'
+FROM json_each(:ids) AS wanted
+JOIN processes AS p ON p.id = wanted.value
+LEFT JOIN leases AS l ON l.row = p.row;
+
+-- name: load_each
+-- The same row by row, for a batch in which some row can't be read.
+SELECT p.row, p.id, p.state,
+    CASE WHEN l.row IS NULL THEN 'null' ELSE json_object(
+        'process_id', p.id, 'owner', json_object('name', l.owner, 'incarnation', l.incarnation), 'token', l.token,
+        'fence', l.fence, 'claim_id', l.claim_id, 'claimed_at_ms', l.claimed_at, 'expires_at_ms', l.expires_at,
+        'boot_id', l.boot_id, 'boot_expires_ms', l.boot_expires_at, 'released', json(iif(l.released, 'true', 'false'))
+    ) END
+FROM json_each(:ids) AS wanted
+JOIN processes AS p ON p.id = wanted.value
+LEFT JOIN leases AS l ON l.row = p.row;
+
+-- name: load_registrations
+-- The registrations of rows by their integer names, as one JSON array of [row, registration].
+SELECT '[' || coalesce(group_concat('[' || r.row || ',' || r.body || ']'), '') || ']'
+FROM json_each(:rows) AS wanted
+JOIN registrations AS r ON r.row = wanted.value;
+
+-- name: load_registrations_each
+SELECT r.row, r.body FROM json_each(:rows) AS wanted JOIN registrations AS r ON r.row = wanted.value;
+
+-- name: find_events
+-- Events of the named processes that carry the operation id or the replay key asked for. By the two partial indexes.
+SELECT p.id, e.sequence, e.type, e.payload, e.at, e.replay_key, e.operation_id, e.operation_hash, e.codec, e.checksum
+FROM json_each(:names) AS wanted
+JOIN processes AS p ON p.id = wanted.value ->> 0
+JOIN events AS e ON e.row = p.row AND e.operation_id = wanted.value ->> 1
+UNION
+SELECT p.id, e.sequence, e.type, e.payload, e.at, e.replay_key, e.operation_id, e.operation_hash, e.codec, e.checksum
+FROM json_each(:names) AS wanted
+JOIN processes AS p ON p.id = wanted.value ->> 0
+JOIN events AS e ON e.row = p.row AND e.replay_key = wanted.value ->> 2
+ORDER BY 1, 2;
+
+-- name: claimable
+-- Per lane and priority: the first rows that are ready, then those whose lease has lapsed in this boot, in another
+-- boot, or is void because its owner is dead. One seek each, so what isn't claimable is never visited.
+-- As one JSON array of arrays of [priority, due time, id].
+WITH
+    lanes(lane) AS (SELECT value FROM json_each(:lanes)),
+    priorities(priority) AS (SELECT value FROM json_each('[0,1,2,3,4,5,6,7,8,9]')),
+    seeks(lane, priority) AS (SELECT lane, priority FROM lanes CROSS JOIN priorities)
+SELECT json_group_array(json(found)) FROM (
+    SELECT (
+        SELECT json_group_array(json_array(priority, ready_at, id)) FROM (
+            SELECT p.priority, p.ready_at, p.id FROM processes AS p INDEXED BY processes_ready
+            WHERE p.lane = s.lane AND p.priority = s.priority AND p.ready_at <= :now
+            ORDER BY p.ready_at, p.id LIMIT :limit)
+    ) AS found FROM seeks AS s
+    UNION ALL
+    SELECT (
+        SELECT json_group_array(json_array(l.priority, l.expires_at, p.id)) FROM (
+            SELECT * FROM leases INDEXED BY leases_lapse
+            WHERE lane = s.lane AND priority = s.priority AND boot_id = :boot_id AND boot_expires_at <= :boot_now
+            ORDER BY boot_expires_at LIMIT :limit) AS l JOIN processes AS p ON p.row = l.row
+    ) FROM seeks AS s
+    UNION ALL
+    SELECT (
+        SELECT json_group_array(json_array(l.priority, l.expires_at, p.id)) FROM (
+            SELECT * FROM leases INDEXED BY leases_lapse
+            WHERE lane = s.lane AND priority = s.priority AND boot_id < :boot_id LIMIT :limit
+        ) AS l JOIN processes AS p ON p.row = l.row
+    ) FROM seeks AS s
+    UNION ALL
+    SELECT (
+        SELECT json_group_array(json_array(l.priority, l.expires_at, p.id)) FROM (
+            SELECT * FROM leases INDEXED BY leases_lapse
+            WHERE lane = s.lane AND priority = s.priority AND boot_id > :boot_id LIMIT :limit
+        ) AS l JOIN processes AS p ON p.row = l.row
+    ) FROM seeks AS s
+    UNION ALL
+    SELECT (
+        SELECT json_group_array(json_array(l.priority, l.claimed_at, p.id)) FROM (
+            SELECT * FROM leases INDEXED BY leases_claim
+            WHERE incarnation = dead.value AND lane IN (SELECT lane FROM lanes) LIMIT :limit
+        ) AS l JOIN processes AS p ON p.row = l.row
+    ) FROM json_each(:dead) AS dead
+) WHERE found <> '[]';
+
+-- name: leased_by_claim
+-- Ids of the rows that one claim has leased, as one JSON array.
+SELECT json_group_array(p.id) FROM leases AS l JOIN processes AS p ON p.row = l.row
+WHERE l.incarnation = :incarnation AND l.claim_id = :claim_id;
+
+-- name: next_change
+-- Reserves :count change positions; answers the last of them. The first statement that writes, under the write lock.
+UPDATE store SET change = change + :count WHERE one = 1 RETURNING change;
+
+-- name: insert_processes
+INSERT INTO processes (row, id, lane, priority, status, ready_at, deadline_at, settle_at, parent, change, state)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
+       value ->> 8, value ->> 9, value ->> 10
+FROM json_each(:rows);
+
+-- name: insert_registrations
+INSERT INTO registrations (row, body) SELECT value ->> 0, value ->> 1 FROM json_each(:rows);
+
+-- name: save_processes
+-- The transition of rows by integer name. Lane, priority and parent never change.
+UPDATE processes SET status = v.value ->> 1, ready_at = v.value ->> 2, deadline_at = v.value ->> 3,
+    settle_at = v.value ->> 4, change = v.value ->> 5, state = v.value ->> 6
+FROM json_each(:rows) AS v WHERE processes.row = v.value ->> 0;
+
+-- name: append_events
+INSERT INTO events (row, sequence, type, at, replay_key, operation_id, operation_hash, codec, checksum, payload)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
+       value ->> 8, value ->> 9
+FROM json_each(:rows);
+
+-- name: save_leases
+INSERT OR REPLACE INTO leases (row, owner, incarnation, token, fence, claim_id, claimed_at, expires_at, boot_id,
+    boot_expires_at, released, lane, priority, settle_at)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
+       value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13
+FROM json_each(:rows);
+
+-- name: drop_leases
+DELETE FROM leases WHERE row IN (SELECT value FROM json_each(:rows));
+
+-- name: enrol_owner
+INSERT OR REPLACE INTO owners (incarnation, identity) VALUES (:incarnation, :identity);
+
+-- name: withdraw_owner
+DELETE FROM owners WHERE incarnation = :incarnation;

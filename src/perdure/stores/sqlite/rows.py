@@ -1,0 +1,247 @@
+"""The row primitives on one SQLite connection, each a single statement over a JSON array."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import apsw
+import msgspec
+
+from perdure.clock import Clock, Moment
+from perdure.codec import (
+    CODEC_VERSION,
+    checksum,
+    decode_registration,
+    decode_state,
+    encode_registration,
+    encode_state,
+    verified,
+)
+from perdure.errors import DecodeError, PerdureError
+from perdure.model.events import Event
+from perdure.model.leases import Lease
+from perdure.model.record import ProcessRecord, ProcessState
+from perdure.model.registration import Registration
+from perdure.stores.rows import Candidate, EventName, EventWrite, LeaseWrite, RecordWrite, StoredRow
+from perdure.stores.sqlite.queries import load_queries
+from perdure.transitions.projection import project, project_lease
+
+REGISTRATION_CACHE_BYTES = 32 * 1024 * 1024
+
+_encode = msgspec.json.Encoder().encode
+_decode_loaded = msgspec.json.Decoder(list[tuple[int, str, ProcessState, Lease | None]]).decode
+_decode_registrations = msgspec.json.Decoder(list[tuple[int, Registration]]).decode
+_decode_lease = msgspec.json.Decoder(Lease | None).decode
+_decode_candidates = msgspec.json.Decoder(list[list[Candidate]]).decode
+_decode_ids = msgspec.json.Decoder(list[str]).decode
+
+
+def as_text(value: object) -> str:
+    return _encode(value).decode()
+
+
+class RegistrationCache:
+    """Registrations by a row's integer name, the least recently used leaving first. They never change."""
+
+    def __init__(self, max_bytes: int = REGISTRATION_CACHE_BYTES) -> None:
+        self._max_bytes, self._bytes = max_bytes, 0
+        self._known: OrderedDict[int, tuple[Registration, int]] = OrderedDict()
+
+    def get(self, key: int) -> Registration | None:
+        found = self._known.get(key)
+        return None if found is None else found[0]
+
+    def put(self, key: int, registration: Registration) -> None:
+        size = 1_000 + len(bytes(registration.input))
+        if key in self._known or size > self._max_bytes // 8:
+            return
+        self._known[key] = (registration, size)
+        self._bytes += size
+        while self._bytes > self._max_bytes:
+            _, (_, dropped) = self._known.popitem(last=False)
+            self._bytes -= dropped
+
+
+class SqliteRows:
+    """One writer connection. Used from the writer thread only; its coroutines never wait."""
+
+    def __init__(self, connection: apsw.Connection, store: str, clock: Clock, begin: Callable[[], None]) -> None:
+        self._connection, self._store, self._clock, self._begin = connection, store, clock, begin
+        self.sql = load_queries("write.sql")
+        self._registrations = RegistrationCache()
+        self._pending_registrations: list[tuple[int, Registration]] = []
+        self.position = 0
+        """The change position after the last commit of this connection."""
+        self.foreign_position = 0
+        """The highest change position that this connection found written by another program."""
+        self._position = 0
+
+    async def begin(self) -> Moment:
+        self._begin()
+        self._position = 0
+        return self._clock.now()
+
+    async def commit(self) -> None:
+        self._connection.execute("COMMIT")
+        for key, registration in self._pending_registrations:
+            self._registrations.put(key, registration)
+        self._pending_registrations.clear()
+        if self._position:
+            self.position = self._position
+
+    async def rollback(self) -> None:
+        self._pending_registrations.clear()
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def _one(self, name: str, **bindings: Any) -> Any:
+        return self._connection.execute(self.sql[name], bindings).get
+
+    # --- loading ----------------------------------------------------------------------------------------------
+
+    async def load(self, process_ids: Collection[str]) -> dict[str, StoredRow | PerdureError]:
+        ids = as_text(list(process_ids))
+        try:
+            found: Any = _decode_loaded(self._one("load", ids=ids))
+        except msgspec.DecodeError:
+            found = [
+                (key, id, _readable(decode_state, state, id), _decode_lease(lease))
+                for key, id, state, lease in self._connection.execute(self.sql["load_each"], {"ids": ids})
+            ]
+        registrations = self._registrations_of([key for key, _, _, _ in found])
+        rows: dict[str, StoredRow | PerdureError] = {}
+        for key, id, state, lease in found:
+            registration = registrations[key]
+            if isinstance(registration, PerdureError):
+                rows[id] = registration
+            elif isinstance(state, PerdureError):
+                rows[id] = state
+            else:
+                rows[id] = StoredRow(key, ProcessRecord(registration, state), lease)
+        return rows
+
+    def _registrations_of(self, keys: Sequence[int]) -> dict[int, Registration | PerdureError]:
+        known: dict[int, Registration | PerdureError] = {}
+        missing = []
+        for key in keys:
+            cached = self._registrations.get(key)
+            if cached is None:
+                missing.append(key)
+            else:
+                known[key] = cached
+        if missing:
+            keys_text = as_text(missing)
+            try:
+                decoded: Any = _decode_registrations(self._one("load_registrations", rows=keys_text))
+            except msgspec.DecodeError:
+                each = self._connection.execute(self.sql["load_registrations_each"], {"rows": keys_text})
+                decoded = [(key, _readable(decode_registration, body, f"in row {key}")) for key, body in each]
+            for key, registration in decoded:
+                known[key] = registration
+                if isinstance(registration, Registration):
+                    self._registrations.put(key, registration)
+        return known
+
+    async def find_events(self, names: Sequence[EventName]) -> Sequence[Event]:
+        wanted = as_text([(n.process_id, n.operation_id, n.replay_key) for n in names])
+        rows = self._connection.execute(self.sql["find_events"], {"names": wanted})
+        return [event_from_row(row[0], row[1:]) for row in rows]
+
+    async def claimable(
+        self, lanes: Sequence[str], limit: int, now: Moment, dead_incarnations: Collection[str]
+    ) -> Sequence[Candidate]:
+        text = self._one(
+            "claimable",
+            lanes=as_text(lanes),
+            limit=limit,
+            now=now.wall_ms,
+            boot_id=now.boot_id,
+            boot_now=now.boot_ms,
+            dead=as_text(list(dead_incarnations)),
+        )
+        return sorted(candidate for found in _decode_candidates(text) for candidate in found)[: limit * 2]
+
+    async def leased_by_claim(self, incarnation: str, claim_id: str) -> Sequence[str]:
+        return _decode_ids(self._one("leased_by_claim", incarnation=incarnation, claim_id=claim_id))
+
+    # --- persisting -------------------------------------------------------------------------------------------
+
+    def _next_changes(self, count: int) -> int:
+        """Reserve `count` change positions and answer the first."""
+        last: int = self._one("next_change", count=count)
+        first = last - count + 1
+        if first != (self._position or self.position) + 1:
+            self.foreign_position = first - 1
+        self._position = last
+        return first
+
+    async def insert_records(self, writes: Sequence[RecordWrite]) -> None:
+        change = self._next_changes(len(writes))
+        processes, registrations = [], []
+        for key, write in enumerate(writes, change):
+            write.key = key
+            registration, p = write.record.registration, project(write.record)
+            processes.append(
+                (key, registration.id, p.lane, p.priority, p.status, p.ready_at_ms, p.deadline_at_ms, p.settle_at_ms,
+                 registration.parent, key, encode_state(write.record.state))
+            )  # fmt: skip
+            registrations.append((key, encode_registration(registration)))
+            self._pending_registrations.append((key, registration))
+        self._connection.execute(self.sql["insert_processes"], {"rows": as_text(processes)})
+        self._connection.execute(self.sql["insert_registrations"], {"rows": as_text(registrations)})
+
+    async def save_records(self, writes: Sequence[RecordWrite]) -> None:
+        change = self._next_changes(len(writes))
+        rows = []
+        for position, write in enumerate(writes, change):
+            p = project(write.record)
+            rows.append(
+                (write.key, p.status, p.ready_at_ms, p.deadline_at_ms, p.settle_at_ms, position,
+                 encode_state(write.record.state))
+            )  # fmt: skip
+        self._connection.execute(self.sql["save_processes"], {"rows": as_text(rows)})
+
+    async def append_events(self, writes: Sequence[EventWrite]) -> None:
+        rows = []
+        for write in writes:
+            e = write.event
+            rows.append(
+                (write.key, e.sequence, e.type, e.at_ms, e.replay_key, e.operation_id, e.operation_hash, CODEC_VERSION,
+                 checksum(e), bytes(e.payload).decode())
+            )  # fmt: skip
+        self._connection.execute(self.sql["append_events"], {"rows": as_text(rows)})
+
+    async def save_leases(self, writes: Sequence[LeaseWrite]) -> None:
+        dropped = [write.key for write in writes if write.lease is None]
+        if dropped:
+            self._connection.execute(self.sql["drop_leases"], {"rows": as_text(dropped)})
+        rows = []
+        for write in writes:
+            if (lease := write.lease) is not None:
+                p = project_lease(write.record, lease)
+                rows.append(
+                    (write.key, lease.owner.name, lease.owner.incarnation, lease.token, lease.fence, lease.claim_id,
+                     lease.claimed_at_ms, lease.expires_at_ms, lease.boot_id, lease.boot_expires_ms,
+                     int(lease.released), p.lane, write.record.registration.priority, p.settle_at_ms)
+                )  # fmt: skip
+        if rows:
+            self._connection.execute(self.sql["save_leases"], {"rows": as_text(rows)})
+
+
+def _readable(decode: Callable[[str, str], Any], text: str, process_id: str) -> Any:
+    """What the text says, or the typed error that says why it can't be read."""
+    try:
+        return decode(text, process_id)
+    except DecodeError as error:
+        return error
+
+
+def event_from_row(process_id: str, row: Sequence[Any]) -> Event:
+    """An event as it was written, or a typed error; (sequence, type, payload, at, keys …, codec, checksum)."""
+    sequence, kind, payload, at_ms, replay_key, operation_id, operation_hash, codec, stored_checksum = row
+    event = Event(
+        process_id, sequence, kind, msgspec.Raw(payload.encode()), at_ms, replay_key, operation_id, operation_hash
+    )
+    return verified(event, stored_checksum, codec)

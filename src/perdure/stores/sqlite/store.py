@@ -1,0 +1,309 @@
+"""The SQLite registry: one file, one writer thread, readers beside it, other programs welcome."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future as ThreadFuture
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import apsw
+import msgspec
+
+from perdure.clock import Clock, Moment, SystemClock
+from perdure.codec import decode_registration, decode_state
+from perdure.contract.registry import CommitListener
+from perdure.errors import ForkedConnection, InvalidOption, PerdureError, StoreClosed, UnknownProcess
+from perdure.model.events import Event
+from perdure.model.leases import DeathProof, Lease, Owner
+from perdure.model.queries import EventPage, Filter, Page, RecordPage
+from perdure.model.record import ProcessRecord
+from perdure.stores.group_commit import LARGEST_BATCH, Entry, single
+from perdure.stores.registry import Result
+from perdure.stores.sqlite.connection import (
+    check_sqlite_version,
+    ensure_schema,
+    open_connection,
+    prepare_file,
+)
+from perdure.stores.sqlite.peers import Peers
+from perdure.stores.sqlite.queries import load_queries
+from perdure.stores.sqlite.queue_lock import WriteQueue
+from perdure.stores.sqlite.reader import Reader
+from perdure.stores.sqlite.rows import as_text, event_from_row
+from perdure.stores.sqlite.writer import Writer
+from perdure.transitions.commands import Command, Renew, RenewReceipt
+
+T = TypeVar("T")
+
+MANY_CHANGES = 5_000
+LARGEST_PAGE = 1_000
+
+
+class SqliteRegistry:
+    """A registry in one SQLite file. Made by `open`; used on the event loop that opened it.
+
+    Every acknowledged command is on disk (WAL, synchronous=FULL). Several programs may share the file on one machine.
+    """
+
+    def __init__(self, path: Path, clock: Clock, unsafe_filesystem: bool) -> None:
+        self._path, self._clock = path, clock
+        self.name = f"sqlite:///{path}"
+        self._pid = os.getpid()
+        self._loop = asyncio.get_running_loop()
+        self._listeners: list[CommitListener] = []
+        self._closed = False
+        self._sql = load_queries("read.sql")
+        write_connection = open_connection(path, writer=True)
+        ensure_schema(write_connection, self.name)
+        write_connection.set_busy_timeout(0)  # waiting for the write lock is ours: see WriteQueue
+        self._peers = Peers(path, clock, one_kernel=not unsafe_filesystem)
+        self._queue = WriteQueue(self._peers.folder)
+        self._connections = [write_connection, open_connection(path, writer=False), open_connection(path, writer=False)]
+        self._writer = Writer(write_connection, path, self._queue, clock, self._deliver)
+        self._points = Reader(self._connections[1], path, self._sql)
+        self._scans = Reader(self._connections[2], path, self._sql)
+        position: int = write_connection.execute(self._sql["position"]).get
+        self._writer.rows.position = self._seen = position
+        for thread in (self._writer, self._points, self._scans):
+            thread.start()
+
+    @classmethod
+    async def open(
+        cls, path: str | Path, *, clock: Clock | None = None, unsafe_filesystem: bool = False
+    ) -> SqliteRegistry:
+        """Open or create the file.
+
+        Raises StoreReadOnly, StoreFull, StoreCorrupt, ForeignStore, NewerSchema, UnsafeFileSystem or
+        StoreUnavailable; each names the file and what to do.
+        """
+        absolute = Path(path).absolute()
+        check_sqlite_version(f"sqlite:///{absolute}")
+        prepare_file(absolute, unsafe_ok=unsafe_filesystem)
+        return cls(absolute, clock or SystemClock(), unsafe_filesystem)
+
+    async def close(self) -> None:
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        self._peers.forget_loop()
+        await self._loop.run_in_executor(None, self._stop)
+
+    def _stop(self) -> None:
+        self._writer.stop()
+        self._points.stop()
+        self._scans.stop()
+        for connection in self._connections:
+            connection.close()
+        self._queue.close()
+        self._peers.close()
+
+    def now(self) -> Moment:
+        return self._clock.now()
+
+    def _check(self) -> None:
+        if os.getpid() != self._pid:
+            raise ForkedConnection(
+                self.name, "it was opened before a fork", "Open the host in the process that uses it."
+            )
+        if self._closed:
+            raise StoreClosed(self.name, "the store was closed", "Open it again.")
+
+    # --- commands ---------------------------------------------------------------------------------------------
+
+    async def execute(self, command: Command) -> Any:
+        return single(await self._submit((command,)))
+
+    async def execute_together(self, commands: Sequence[Command]) -> list[Result]:
+        return await self._submit(commands)
+
+    async def execute_all(self, commands: Sequence[Command]) -> list[Result]:
+        parts = [self._submit(commands[at : at + LARGEST_BATCH]) for at in range(0, len(commands), LARGEST_BATCH)]
+        return [result for part in await asyncio.gather(*parts) for result in part]
+
+    def _submit(self, commands: Sequence[Command]) -> asyncio.Future[list[Result]]:
+        self._check()
+        future: asyncio.Future[list[Result]] = self._loop.create_future()
+        self._writer.submit(Entry(commands, future))
+        return future
+
+    def renew_from_thread(self, command: Renew) -> ThreadFuture[RenewReceipt]:
+        self._check()
+        answers: ThreadFuture[list[Result]] = ThreadFuture()
+        renewed: ThreadFuture[RenewReceipt] = ThreadFuture()
+
+        def answer(done: ThreadFuture[list[Result]]) -> None:
+            try:
+                renewed.set_result(single(done.result()))
+            except Exception as error:  # told to whoever renews
+                renewed.set_exception(error)
+
+        answers.add_done_callback(answer)
+        self._writer.submit(Entry((command,), answers), first=True)
+        return renewed
+
+    def observe(self, listener: CommitListener) -> Callable[[], None]:
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def _deliver(self, entries: Sequence[Entry], wrote: bool) -> None:
+        """In the writer thread: answer threads at once, the loop in one call, and ring the other programs."""
+        for entry in entries:
+            if isinstance(entry.waiting, ThreadFuture):
+                entry.tell()
+        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._answer, entries)
+        if wrote:
+            self._peers.ring()
+
+    def _answer(self, entries: Sequence[Entry]) -> None:
+        receipts = [r for entry in entries for r in entry.results if not isinstance(r, PerdureError)]
+        if receipts:
+            for listener in tuple(self._listeners):
+                listener(receipts)
+        for entry in entries:
+            if not isinstance(entry.waiting, ThreadFuture):
+                entry.tell()
+
+    # --- reads ------------------------------------------------------------------------------------------------
+
+    async def get(self, process_id: str) -> ProcessRecord:
+        self._check()
+        found = (await self._points.records((process_id,)))[process_id]
+        if found is None:
+            raise UnknownProcess(process_id)
+        if isinstance(found, PerdureError):
+            raise found
+        return found
+
+    async def get_many(self, process_ids: Collection[str]) -> dict[str, ProcessRecord]:
+        self._check()
+        found = await self._points.records(process_ids)
+        return {id: record for id, record in found.items() if isinstance(record, ProcessRecord)}
+
+    async def get_lease(self, process_id: str) -> Lease | None:
+        row = await self._scan(lambda c: cast("Any", c.execute(self._sql["lease"], {"id": process_id}).fetchone()))
+        if row is None:
+            return None
+        owner, incarnation, token, fence, claim_id, claimed_at, expires_at, boot_id, boot_expires_at, released = row
+        return Lease(
+            process_id, Owner(owner, incarnation), token, fence, claim_id, claimed_at, expires_at, boot_id,
+            boot_expires_at, bool(released),
+        )  # fmt: skip
+
+    async def list(self, filter: Filter = Filter(), page: Page = Page()) -> RecordPage:  # noqa: B008 - frozen values
+        if not 1 <= page.limit <= LARGEST_PAGE:
+            raise InvalidOption("limit", page.limit, f"1 to {LARGEST_PAGE}")
+        bindings = {**_conditions(filter), "after": page.after_id or "", "limit": page.limit + 1}
+
+        def read(connection: apsw.Connection) -> RecordPage:
+            rows: Sequence[Any] = connection.execute(self._sql["list"], bindings).fetchall()
+            records = tuple(
+                ProcessRecord(decode_registration(body, id), decode_state(state, id))
+                for id, body, state in rows[: page.limit]
+            )
+            return RecordPage(records, len(rows) > page.limit)
+
+        return await self._scan(read)
+
+    async def count(self, filter: Filter = Filter()) -> int:  # noqa: B008 - a frozen value
+        bindings = _conditions(filter)
+        return await self._scan(lambda c: int(self._get(c, "count", bindings)))
+
+    async def events_after(self, process_id: str, sequence: int, limit: int = 1_000) -> EventPage:
+        if not 1 <= limit <= 10_000:
+            raise InvalidOption("limit", limit, "1 to 10,000")
+        rows = await self._events("events_after", process_id, after=sequence, limit=limit + 1)
+        return EventPage(tuple(event_from_row(process_id, row) for row in rows[:limit]), len(rows) > limit)
+
+    async def recent_events(self, process_id: str, limit: int = 100) -> EventPage:
+        if not 1 <= limit <= 10_000:
+            raise InvalidOption("limit", limit, "1 to 10,000")
+        rows = await self._events("recent_events", process_id, limit=limit)
+        return EventPage(tuple(event_from_row(process_id, row) for row in reversed(rows)), False)
+
+    async def find_event(self, process_id: str, event_type: str, after_sequence: int) -> Event | None:
+        rows = await self._events("find_event", process_id, type=event_type, after=after_sequence)
+        return event_from_row(process_id, rows[0]) if rows else None
+
+    async def _events(self, name: str, process_id: str, **bindings: Any) -> Sequence[Any]:
+        def read(connection: apsw.Connection) -> Sequence[Any]:
+            row = self._get(connection, "row_of", {"id": process_id})
+            if row is None:
+                raise UnknownProcess(process_id)
+            return cast("Sequence[Any]", connection.execute(self._sql[name], {"row": row, **bindings}).fetchall())
+
+        return await self._scan(read)
+
+    async def next_due_at_ms(self, lanes: Sequence[str], now: Moment) -> int | None:
+        bindings = {"lanes": as_text(lanes), "now": now.wall_ms, "boot_id": now.boot_id, "boot_now": now.boot_ms}
+        return await self._scan(lambda c: cast("int | None", self._get(c, "next_due", bindings)))
+
+    async def due_for_settling(self, now: Moment, incarnations: Collection[str], limit: int) -> Sequence[str]:
+        bindings = {
+            "now": now.wall_ms, "boot_id": now.boot_id, "boot_now": now.boot_ms, "limit": limit,
+            "dead": as_text(list(incarnations)),
+        }  # fmt: skip
+        text = await self._scan(lambda c: str(self._get(c, "due_for_settling", bindings)))
+        return msgspec.json.decode(text, type=list[str])
+
+    async def _scan(self, read: Callable[[apsw.Connection], T]) -> T:
+        self._check()
+        return await self._scans.call(read)
+
+    def _get(self, connection: apsw.Connection, name: str, bindings: dict[str, Any] | None = None) -> Any:
+        """The one value of a statement that answers one."""
+        return connection.execute(self._sql[name], bindings or {}).get
+
+    # --- other programs ---------------------------------------------------------------------------------------
+
+    async def enrol(self, owner: Owner) -> None:
+        identity = self._peers.enrol(owner)
+        text = as_text(identity)
+
+        def insert(connection: apsw.Connection) -> None:
+            connection.execute(
+                self._writer.rows.sql["enrol_owner"], {"incarnation": owner.incarnation, "identity": text}
+            )
+
+        await asyncio.wrap_future(self._writer.write(insert))
+
+    async def withdraw(self, owner: Owner) -> None:
+        def delete(connection: apsw.Connection) -> None:
+            connection.execute(self._writer.rows.sql["withdraw_owner"], {"incarnation": owner.incarnation})
+
+        await asyncio.wrap_future(self._writer.write(delete))
+        self._peers.withdraw(owner)
+
+    async def prove_deaths(self) -> tuple[DeathProof, ...]:
+        rows = await self._scan(lambda c: cast("Any", c.execute(self._sql["holders"]).fetchall()))
+        return self._peers.prove_deaths(rows)
+
+    def on_peer_hint(self, listener: Callable[[], None]) -> Callable[[], None]:
+        return self._peers.on_hint(self._loop, listener)
+
+    async def peer_changes(self) -> Sequence[str] | None:
+        """One read of the change position; the ids only if another program has moved it."""
+        position: int = await self._points.call(lambda c: int(self._get(c, "position")))
+        rows, seen = self._writer.rows, self._seen
+        self._seen = max(seen, position)
+        if position <= rows.position and rows.foreign_position <= seen:
+            return ()
+        bindings = {"position": seen, "limit": MANY_CHANGES}
+        text, found = await self._scan(
+            lambda c: cast("Any", c.execute(self._sql["changed_since"], bindings).fetchone())
+        )
+        return None if found == MANY_CHANGES else msgspec.json.decode(text, type=list[str])
+
+
+def _conditions(filter: Filter) -> dict[str, Any]:
+    return {
+        "statuses": as_text(filter.statuses) if filter.statuses else None,
+        "definition": filter.definition,
+        "queue": filter.queue,
+        "parent": filter.parent,
+        "prefix": filter.id_prefix,
+    }

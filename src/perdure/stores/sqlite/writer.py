@@ -1,0 +1,174 @@
+"""The writer: one thread that owns the one connection on which this program writes."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import apsw
+
+from perdure.clock import Clock
+from perdure.errors import StoreClosed, StoreLocked
+from perdure.stores.group_commit import LARGEST_BATCH, Entry, ThreadFuture, commit_entries
+from perdure.stores.sqlite.connection import typed, unknown_commit
+from perdure.stores.sqlite.queue_lock import WriteQueue
+from perdure.stores.sqlite.rows import SqliteRows
+
+T = TypeVar("T")
+
+LOCK_BOUND_MS = 10_000
+BATCH_BOUND_MS = 20
+Deliver = Callable[[Sequence[Entry], bool], None]
+
+
+def finish(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    coroutine.close()
+    raise AssertionError("a row primitive of the SQLite store has waited")
+
+
+class Writer:
+    """Takes what callers have queued, commits it in batches of about 20 ms, and hands the answers to `deliver`.
+
+    `deliver(entries, wrote)` is called in this thread after each batch, in commit order.
+    """
+
+    def __init__(
+        self, connection: apsw.Connection, path: Path, queue: WriteQueue, clock: Clock, deliver: Deliver
+    ) -> None:
+        self._connection, self._store = connection, f"sqlite:///{path}"
+        self._queue, self._clock, self._deliver = queue, clock, deliver
+        self.rows = SqliteRows(connection, self._store, clock, self._begin)
+        self._wake = threading.Condition()
+        self._entries: deque[Entry] = deque()
+        self._jobs: deque[tuple[Callable[[apsw.Connection], Any], ThreadFuture[Any]]] = deque()
+        self._closing = False
+        self._batch_limit = LARGEST_BATCH
+        self._thread = threading.Thread(target=self._run, name="perdure-sqlite-writer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, entry: Entry, *, first: bool = False) -> None:
+        """Queue an entry; `first` puts it before everything that waits. Any thread."""
+        with self._wake:
+            if self._closing:
+                raise StoreClosed(self._store, "the store was closed", "Open it again.")
+            if first:
+                self._entries.appendleft(entry)
+            else:
+                self._entries.append(entry)
+            self._wake.notify()
+
+    def call(self, job: Callable[[apsw.Connection], T]) -> ThreadFuture[T]:
+        """Have `job` done on the writer's connection between two batches. Any thread."""
+        future: ThreadFuture[T] = ThreadFuture()
+        with self._wake:
+            if self._closing:
+                raise StoreClosed(self._store, "the store was closed", "Open it again.")
+            self._jobs.append((job, future))
+            self._wake.notify()
+        return future
+
+    def write(self, job: Callable[[apsw.Connection], None]) -> ThreadFuture[None]:
+        """The same, in a transaction of its own."""
+
+        def in_transaction(connection: apsw.Connection) -> None:
+            self._begin()
+            try:
+                job(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+        return self.call(in_transaction)
+
+    def stop(self) -> None:
+        """Commit what was accepted, then end. Returns when the thread has ended."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+
+    # --- in the thread ----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not (self._entries or self._jobs or self._closing):
+                    self._wake.wait()
+                jobs, self._jobs = list(self._jobs), deque()
+                entries = self._take()
+                if not entries and not jobs and self._closing:
+                    return
+            for job, future in jobs:
+                self._do(job, future)
+            if entries:
+                self._commit(entries)
+
+    def _take(self) -> list[Entry]:
+        """Whole entries up to the batch limit; what callers have withdrawn is dropped here."""
+        batch: list[Entry] = []
+        size = 0
+        while self._entries and (not batch or size + len(self._entries[0].commands) <= self._batch_limit):
+            entry = self._entries.popleft()
+            if not entry.withdrawn():
+                batch.append(entry)
+                size += len(entry.commands)
+        return batch
+
+    def _commit(self, entries: Sequence[Entry]) -> None:
+        began_ms, position = self._clock.now().boot_ms, self.rows.position
+        finish(commit_entries(self.rows, entries, lambda error: isinstance(error, apsw.ConstraintError)))
+        took_ms, size = self._clock.now().boot_ms - began_ms, sum(len(entry.commands) for entry in entries)
+        if took_ms > BATCH_BOUND_MS and size >= self._batch_limit // 2:
+            self._batch_limit = max(16, self._batch_limit // 2)
+        elif took_ms < BATCH_BOUND_MS // 2:
+            self._batch_limit = min(LARGEST_BATCH, self._batch_limit * 2)
+        for entry in entries:
+            if isinstance(entry.error, apsw.Error):
+                entry.error = unknown_commit(entry.error, self._store)
+        wrote = self.rows.position != position
+        self._deliver(entries, wrote)
+        if wrote:
+            self._queue.let_others_write()
+
+    def _do(self, job: Callable[[apsw.Connection], Any], future: ThreadFuture[Any]) -> None:
+        try:
+            future.set_result(job(self._connection))
+        except apsw.Error as error:
+            future.set_exception(typed(error, self._store))
+        except Exception as error:  # handed to whoever asked for the job
+            future.set_exception(error)
+
+    def _begin(self) -> None:
+        """Take the write lock within its bound, saying to other programs that one more waits."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError:
+            deadline_ms = self._clock.now().boot_ms + LOCK_BOUND_MS
+            with self._queue.waiting():
+                while not self._try_begin():
+                    if self._clock.now().boot_ms >= deadline_ms:
+                        raise StoreLocked(
+                            self._store,
+                            f"another program has held the write lock for {LOCK_BOUND_MS} ms",
+                            "Find the program that holds a write transaction open, and try again.",
+                        ) from None
+                    self._queue.pause()
+
+    def _try_begin(self) -> bool:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError:
+            return False
+        return True
