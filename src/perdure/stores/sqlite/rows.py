@@ -23,7 +23,7 @@ from perdure.errors import DecodeError, PerdureError
 from perdure.model.events import Event
 from perdure.model.leases import Lease
 from perdure.model.record import ProcessRecord, ProcessState
-from perdure.model.registration import Registration
+from perdure.model.registration import HIGHEST_PRIORITY, LOWEST_PRIORITY, Registration
 from perdure.stores.rows import Candidate, EventName, EventWrite, LeaseWrite, RecordWrite, StoredRow
 from perdure.stores.sqlite.queries import load_queries
 from perdure.transitions.projection import project, project_lease
@@ -40,6 +40,11 @@ _decode_ids = msgspec.json.Decoder(list[str]).decode
 
 def as_text(value: object) -> str:
     return _encode(value).decode()
+
+
+def seeks_of(lanes: Sequence[str]) -> str:
+    """The [lane, priority] pairs at which a claim's indexes are entered."""
+    return as_text([(lane, priority) for lane in lanes for priority in range(HIGHEST_PRIORITY, LOWEST_PRIORITY + 1)])
 
 
 class RegistrationCache:
@@ -70,6 +75,7 @@ class SqliteRows:
     def __init__(self, connection: apsw.Connection, store: str, clock: Clock, begin: Callable[[], None]) -> None:
         self._connection, self._store, self._clock, self._begin = connection, store, clock, begin
         self.sql = load_queries("write.sql")
+        self._boot_id: str | None = None
         self._registrations = RegistrationCache()
         self._pending_registrations: list[tuple[int, Registration]] = []
         self.position = 0
@@ -81,7 +87,11 @@ class SqliteRows:
     async def begin(self) -> Moment:
         self._begin()
         self._position = 0
-        return self._clock.now()
+        now = self._clock.now()
+        if now.boot_id != self._boot_id:
+            self._connection.execute(self.sql["void_other_boots"], {"boot_id": now.boot_id})
+            self._boot_id = now.boot_id
+        return now
 
     async def commit(self) -> None:
         self._connection.execute("COMMIT")
@@ -152,16 +162,14 @@ class SqliteRows:
     async def claimable(
         self, lanes: Sequence[str], limit: int, now: Moment, dead_incarnations: Collection[str]
     ) -> Sequence[Candidate]:
-        text = self._one(
-            "claimable",
-            lanes=as_text(lanes),
-            limit=limit,
-            now=now.wall_ms,
-            boot_id=now.boot_id,
-            boot_now=now.boot_ms,
-            dead=as_text(list(dead_incarnations)),
-        )
-        return sorted(candidate for found in _decode_candidates(text) for candidate in found)[: limit * 2]
+        seeks = seeks_of(lanes)
+        texts = [
+            self._one("ready", seeks=seeks, now=now.wall_ms, limit=limit),
+            self._one("lapsed", seeks=seeks, boot_now=now.boot_ms, limit=limit),
+        ]
+        if dead_incarnations:
+            texts.append(self._one("void", seeks=seeks, dead=as_text(list(dead_incarnations)), limit=limit))
+        return sorted(c for text in texts for found in _decode_candidates(text) for c in found)[: limit * 2]
 
     async def leased_by_claim(self, incarnation: str, claim_id: str) -> Sequence[str]:
         return _decode_ids(self._one("leased_by_claim", incarnation=incarnation, claim_id=claim_id))

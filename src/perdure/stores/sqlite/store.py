@@ -33,7 +33,7 @@ from perdure.stores.sqlite.peers import Peers
 from perdure.stores.sqlite.queries import load_queries
 from perdure.stores.sqlite.queue_lock import WriteQueue
 from perdure.stores.sqlite.reader import Reader
-from perdure.stores.sqlite.rows import as_text, event_from_row
+from perdure.stores.sqlite.rows import as_text, event_from_row, seeks_of
 from perdure.stores.sqlite.writer import Writer
 from perdure.transitions.commands import Command, Renew, RenewReceipt
 
@@ -239,14 +239,16 @@ class SqliteRegistry:
         return await self._scan(read)
 
     async def next_due_at_ms(self, lanes: Sequence[str], now: Moment) -> int | None:
-        bindings = {"lanes": as_text(lanes), "now": now.wall_ms, "boot_id": now.boot_id, "boot_now": now.boot_ms}
+        bindings = {"seeks": seeks_of(lanes), "now": now.wall_ms, "boot_now": now.boot_ms}
         return await self._scan(lambda c: cast("int | None", self._get(c, "next_due", bindings)))
 
     async def due_for_settling(self, now: Moment, incarnations: Collection[str], limit: int) -> Sequence[str]:
         bindings = {
-            "now": now.wall_ms, "boot_id": now.boot_id, "boot_now": now.boot_ms, "limit": limit,
+            "now": now.wall_ms,
+            "boot_now": now.boot_ms,
+            "limit": limit,
             "dead": as_text(list(incarnations)),
-        }  # fmt: skip
+        }
         text = await self._scan(lambda c: str(self._get(c, "due_for_settling", bindings)))
         return msgspec.json.decode(text, type=list[str])
 

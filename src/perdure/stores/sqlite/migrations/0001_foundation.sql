@@ -49,7 +49,7 @@ CREATE UNIQUE INDEX events_replay_key ON events (row, replay_key) WHERE replay_k
 CREATE INDEX events_operation ON events (row, operation_id) WHERE operation_id IS NOT NULL;
 
 -- The standing leases. `lane` and `priority` are set while a lapse makes the row claimable, `settle_at` while a
--- lapse makes it due for settling.
+-- lapse makes it due for settling. All rows are of one boot: the first program of a new boot voids the older ones.
 CREATE TABLE leases (
     row             INTEGER PRIMARY KEY,
     owner           TEXT    NOT NULL,
@@ -67,7 +67,7 @@ CREATE TABLE leases (
     settle_at       INTEGER
 ) STRICT;
 
-CREATE INDEX leases_lapse ON leases (lane, priority, boot_id, boot_expires_at) WHERE lane IS NOT NULL;
+CREATE INDEX leases_lapse ON leases (lane, priority, boot_expires_at) WHERE lane IS NOT NULL;
 CREATE INDEX leases_claim ON leases (incarnation, claim_id);
 CREATE INDEX leases_settle ON leases (settle_at) WHERE settle_at IS NOT NULL;
 

@@ -52,18 +52,14 @@ WHERE row = :row AND type = :type AND sequence > :after ORDER BY sequence LIMIT 
 -- name: next_due
 -- The earliest of: a row of these lanes becoming ready, a lapse of theirs, a deadline, an unsettled end; all after now.
 -- Lapses are in boot time, and are answered as wall time.
-WITH
-    lanes(lane) AS (SELECT value FROM json_each(:lanes)),
-    priorities(priority) AS (SELECT value FROM json_each('[0,1,2,3,4,5,6,7,8,9]')),
-    seeks(lane, priority) AS (SELECT lane, priority FROM lanes CROSS JOIN priorities)
 SELECT min(due) FROM (
     SELECT (SELECT p.ready_at FROM processes AS p INDEXED BY processes_ready
-            WHERE p.lane = s.lane AND p.priority = s.priority AND p.ready_at > :now
-            ORDER BY p.ready_at LIMIT 1) AS due FROM seeks AS s
+            WHERE p.lane = seek.value ->> 0 AND p.priority = seek.value ->> 1 AND p.ready_at > :now
+            ORDER BY p.ready_at LIMIT 1) AS due FROM json_each(:seeks) AS seek
     UNION ALL
     SELECT (SELECT l.boot_expires_at - :boot_now + :now FROM leases AS l INDEXED BY leases_lapse
-            WHERE l.lane = s.lane AND l.priority = s.priority AND l.boot_id = :boot_id AND l.boot_expires_at > :boot_now
-            ORDER BY l.boot_expires_at LIMIT 1) FROM seeks AS s
+            WHERE l.lane = seek.value ->> 0 AND l.priority = seek.value ->> 1 AND l.boot_expires_at > :boot_now
+            ORDER BY l.boot_expires_at LIMIT 1) FROM json_each(:seeks) AS seek
     UNION ALL
     SELECT (SELECT deadline_at FROM processes WHERE deadline_at > :now ORDER BY deadline_at LIMIT 1)
     UNION ALL
@@ -82,7 +78,7 @@ SELECT json_group_array(id) FROM (
     UNION
     SELECT p.id FROM (
         SELECT row FROM leases
-        WHERE settle_at <= :now AND (boot_id <> :boot_id OR boot_expires_at <= :boot_now
+        WHERE settle_at <= :now AND (boot_expires_at <= :boot_now
               OR incarnation IN (SELECT value FROM json_each(:dead)))
         LIMIT :limit) AS l JOIN processes AS p ON p.row = l.row
     LIMIT :limit

@@ -48,50 +48,41 @@ JOIN processes AS p ON p.id = wanted.value ->> 0
 JOIN events AS e ON e.row = p.row AND e.replay_key = wanted.value ->> 2
 ORDER BY 1, 2;
 
--- name: claimable
--- Per lane and priority: the first rows that are ready, then those whose lease has lapsed in this boot, in another
--- boot, or is void because its owner is dead. One seek each, so what isn't claimable is never visited.
--- As one JSON array of arrays of [priority, due time, id].
-WITH
-    lanes(lane) AS (SELECT value FROM json_each(:lanes)),
-    priorities(priority) AS (SELECT value FROM json_each('[0,1,2,3,4,5,6,7,8,9]')),
-    seeks(lane, priority) AS (SELECT lane, priority FROM lanes CROSS JOIN priorities)
+-- name: ready
+-- The first rows that are ready, per [lane, priority]: one seek of processes_ready each, so what isn't ready is never
+-- visited. As one JSON array of arrays of [priority, due time, id].
 SELECT json_group_array(json(found)) FROM (
     SELECT (
         SELECT json_group_array(json_array(priority, ready_at, id)) FROM (
             SELECT p.priority, p.ready_at, p.id FROM processes AS p INDEXED BY processes_ready
-            WHERE p.lane = s.lane AND p.priority = s.priority AND p.ready_at <= :now
+            WHERE p.lane = seek.value ->> 0 AND p.priority = seek.value ->> 1 AND p.ready_at <= :now
             ORDER BY p.ready_at, p.id LIMIT :limit)
-    ) AS found FROM seeks AS s
-    UNION ALL
+    ) AS found FROM json_each(:seeks) AS seek);
+
+-- name: lapsed
+-- The first rows whose lease has lapsed, likewise, by leases_lapse; their due time is the lapse.
+SELECT json_group_array(json(found)) FROM (
     SELECT (
         SELECT json_group_array(json_array(l.priority, l.expires_at, p.id)) FROM (
-            SELECT * FROM leases INDEXED BY leases_lapse
-            WHERE lane = s.lane AND priority = s.priority AND boot_id = :boot_id AND boot_expires_at <= :boot_now
-            ORDER BY boot_expires_at LIMIT :limit) AS l JOIN processes AS p ON p.row = l.row
-    ) FROM seeks AS s
-    UNION ALL
-    SELECT (
-        SELECT json_group_array(json_array(l.priority, l.expires_at, p.id)) FROM (
-            SELECT * FROM leases INDEXED BY leases_lapse
-            WHERE lane = s.lane AND priority = s.priority AND boot_id < :boot_id LIMIT :limit
+            SELECT row, priority, expires_at FROM leases INDEXED BY leases_lapse
+            WHERE lane = seek.value ->> 0 AND priority = seek.value ->> 1 AND boot_expires_at <= :boot_now
+            ORDER BY boot_expires_at LIMIT :limit
         ) AS l JOIN processes AS p ON p.row = l.row
-    ) FROM seeks AS s
-    UNION ALL
-    SELECT (
-        SELECT json_group_array(json_array(l.priority, l.expires_at, p.id)) FROM (
-            SELECT * FROM leases INDEXED BY leases_lapse
-            WHERE lane = s.lane AND priority = s.priority AND boot_id > :boot_id LIMIT :limit
-        ) AS l JOIN processes AS p ON p.row = l.row
-    ) FROM seeks AS s
-    UNION ALL
+    ) AS found FROM json_each(:seeks) AS seek);
+
+-- name: void
+-- Rows leased to incarnations that are proved dead, by leases_claim; their due time is the claim.
+SELECT json_group_array(json(found)) FROM (
     SELECT (
         SELECT json_group_array(json_array(l.priority, l.claimed_at, p.id)) FROM (
-            SELECT * FROM leases INDEXED BY leases_claim
-            WHERE incarnation = dead.value AND lane IN (SELECT lane FROM lanes) LIMIT :limit
+            SELECT row, priority, claimed_at FROM leases INDEXED BY leases_claim
+            WHERE incarnation = dead.value AND lane IN (SELECT value ->> 0 FROM json_each(:seeks)) LIMIT :limit
         ) AS l JOIN processes AS p ON p.row = l.row
-    ) FROM json_each(:dead) AS dead
-) WHERE found <> '[]';
+    ) AS found FROM json_each(:dead) AS dead);
+
+-- name: void_other_boots
+-- A lease of another boot has lapsed, whatever its times say. Run once when a program meets a new boot.
+UPDATE leases SET boot_id = :boot_id, boot_expires_at = 0 WHERE boot_id <> :boot_id;
 
 -- name: leased_by_claim
 -- Ids of the rows that one claim has leased, as one JSON array.
