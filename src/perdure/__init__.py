@@ -1,0 +1,27 @@
+"""Perdure: durable background processes for Python, as a library.
+
+A process is a row; its append-only log is the truth; the rows that have not ended are the work queue.
+"""
+
+from perdure.engines.python.context import ProcessContext
+from perdure.errors import (
+    PerdureError,
+    ProcessAbandoned,
+    ProcessCancelled,
+    ProcessEnded,
+    ProcessFailed,
+)
+from perdure.host import Host
+from perdure.hosting.definitions import Process, Retry
+from perdure.hosting.handle import Handle
+from perdure.model.events import Event
+from perdure.model.outcomes import Abandoned, Cancelled, Completed, Failed
+from perdure.runtime.options import WorkerOptions
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Abandoned", "Cancelled", "Completed", "Event", "Failed", "Handle", "Host", "PerdureError", "Process",
+    "ProcessAbandoned", "ProcessCancelled", "ProcessContext", "ProcessEnded", "ProcessFailed", "Retry",
+    "WorkerOptions", "__version__",
+]  # fmt: skip

@@ -348,6 +348,10 @@ class ProcessAbandoned(ProcessEnded):
         super().__init__(f"process {process_id!r} was abandoned: {what}", process_id=process_id, outcome=outcome)
 
 
+class InfrastructureFailure(PerdureError):
+    """An engine raises this when it could not run the code for reasons of its own: the row stays live."""
+
+
 # --- the store -------------------------------------------------------------------------------------------------
 
 

@@ -50,8 +50,7 @@ class WorkerFault(msgspec.Struct, frozen=True):
     """Something that went wrong after a row was admitted, or beside any row: reported, never silent."""
 
     kind: Literal[
-        "infrastructure", "lease_lost", "blocked_loop", "dispatcher", "sink", "swallowed_cancel", "owner_bound_stranded",
-        "decode", "proof",
+        "infrastructure", "lease_lost", "blocked_loop", "dispatcher", "swallowed_cancel", "decode",
     ]  # fmt: skip
     message: str
     process_id: str | None = None
@@ -89,6 +88,11 @@ class Run(Protocol):
     def lease(self) -> Lease: ...
 
     @property
+    def local_deadline_ms(self) -> int:
+        """The boot time up to which the lease covers this run; it moves on with each renewal."""
+        ...
+
+    @property
     def cancel_reason(self) -> str | None:
         """Why this run was asked to stop; None while it wasn't."""
         ...
@@ -106,9 +110,10 @@ class Engine(Protocol):
         """What this engine can run now."""
         ...
 
-    def prepare(self, record: ProcessRecord) -> Coroutine[Any, Any, msgspec.Raw] | None:
+    def prepare(self, run: Run) -> Coroutine[Any, Any, msgspec.Raw]:
         """Decode the input and make the coroutine that runs the code and returns the canonical result.
 
-        None or an exception means that no user code was entered: the start is withdrawn.
+        An exception means that no user code was entered: the start is withdrawn. The coroutine raises what the code
+        raises; StoreError and InfrastructureFailure mean that the work itself has not failed.
         """
         ...

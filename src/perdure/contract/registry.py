@@ -72,6 +72,11 @@ class Reads(Protocol):
         """The records that exist, by id."""
         ...
 
+    async def ended_among(self, process_ids: Collection[str]) -> Sequence[str]:
+        """Of these ids, the ones that are live no more: ended, departed, pruned or unknown. Far cheaper than reading
+        them, so that a thousand waits cost one look."""
+        ...
+
     async def get_lease(self, process_id: str) -> Lease | None:
         """The lease row that stands, whether or not it has lapsed."""
         ...

@@ -1,0 +1,1 @@
+"""Engines: they run the code of definitions of one kind."""

@@ -63,6 +63,7 @@ class StartWithdrawn(Fact, frozen=True):
     TYPE = "process.start_withdrawn"
     fence: int
     reason: str
+    due_at_ms: int
 
 
 class ProcessAdmitted(Fact, frozen=True):

@@ -193,6 +193,10 @@ class MemoryRegistry:
     async def get_many(self, process_ids: Collection[str]) -> dict[str, ProcessRecord]:
         return {id: self.rows.records[id] for id in process_ids if id in self.rows.records}
 
+    async def ended_among(self, process_ids: Collection[str]) -> Sequence[str]:
+        records = self.rows.records
+        return [id for id in process_ids if id not in records or not records[id].is_live]
+
     async def get_lease(self, process_id: str) -> Lease | None:
         return self.rows.leases.get(process_id)
 

@@ -1,1 +1,1 @@
-"""The decisions: everything that may happen to a process, as pure functions. Time is an argument; nothing here waits."""
+"""The decisions: everything that may happen to a process, as pure functions. Time is an argument."""

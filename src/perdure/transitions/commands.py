@@ -55,7 +55,7 @@ CompletionAuthority = LeaseRight | WorkflowKey | ExternalOwner | ReconciledAband
 
 
 class RowCommand(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of the commands that change one process. `operation_id` names the call: asked again, it is answered again."""
+    """Base of the commands that change one process. `operation_id` names the call: asked again, it answers again."""
 
     process_id: str
     operation_id: str | None = None
@@ -212,7 +212,7 @@ class Claimed(msgspec.Struct, frozen=True):
 
 
 class ClaimReceipt(msgspec.Struct, frozen=True):
-    """`claimed` are started and leased to the caller; `ended` had to be ended instead. `scanned` rows were looked at."""
+    """`claimed` are started and leased to the caller; `ended` were ended instead. `scanned` were looked at."""
 
     claimed: tuple[Claimed, ...]
     ended: tuple[ProcessRecord, ...] = ()

@@ -91,7 +91,7 @@ def apply(registration: Registration, state: ProcessState, fact: AnyFact, sequen
                 "status": "pending",
                 "attempt": attempt,
                 "started": None,
-                "due_at_ms": at_ms,
+                "due_at_ms": fact.due_at_ms,
                 "started_at_ms": state.started_at_ms if attempt else None,
             }
         case ProcessWaiting():

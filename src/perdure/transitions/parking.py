@@ -103,5 +103,6 @@ def decide_release(standing: Standing, command: Release, now: Moment) -> Decisio
         return UNCHANGED
     assert standing.lease is not None
     if command.not_entered is not None:
-        return applied(StartWithdrawn(command.key.fence, command.not_entered), lease=DROP)
+        due_at_ms = now.wall_ms + command.hold_ms
+        return applied(StartWithdrawn(command.key.fence, command.not_entered, due_at_ms), lease=DROP)
     return Decision("applied", lease=Put(release(standing.lease, command.hold_ms, now)))

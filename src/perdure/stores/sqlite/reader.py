@@ -37,6 +37,7 @@ class Reader:
         self._jobs: deque[tuple[Callable[[apsw.Connection], Any], ThreadFuture[Any]]] = deque()
         self._wanted: list[tuple[Collection[str], asyncio.Future[dict[str, Found]]]] = []
         self._closing = False
+        self._ended: ThreadFuture[None] = ThreadFuture()
         self._thread = threading.Thread(target=self._run, name="perdure-sqlite-reader", daemon=True)
 
     def start(self) -> None:
@@ -60,11 +61,12 @@ class Reader:
             self._wake.notify()
         return future
 
-    def stop(self) -> None:
+    def stop(self) -> ThreadFuture[None]:
+        """Answer what was asked, then end. The future is done when nothing more will be read."""
         with self._wake:
             self._closing = True
             self._wake.notify()
-        self._thread.join()
+        return self._ended
 
     def _check_open(self) -> None:
         if self._closing:
@@ -80,11 +82,12 @@ class Reader:
                 wanted, self._wanted = self._wanted, []
                 jobs, self._jobs = list(self._jobs), deque()
                 if not wanted and not jobs:
-                    return
+                    break
             if wanted:
                 self._read_records(wanted)
             for job, future in jobs:
                 self._do(job, future)
+        self._ended.set_result(None)
 
     def _read_records(self, wanted: Sequence[tuple[Collection[str], asyncio.Future[dict[str, Found]]]]) -> None:
         found: dict[str, Found] = {}

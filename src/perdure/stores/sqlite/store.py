@@ -56,6 +56,7 @@ class SqliteRegistry:
         self._loop = asyncio.get_running_loop()
         self._listeners: list[CommitListener] = []
         self._closed = False
+        self._holders: Sequence[tuple[str, str | None]] | None = None
         self._sql = load_queries("read.sql")
         write_connection = open_connection(path, writer=True)
         ensure_schema(write_connection, self.name)
@@ -80,7 +81,7 @@ class SqliteRegistry:
         Raises StoreReadOnly, StoreFull, StoreCorrupt, ForeignStore, NewerSchema, UnsafeFileSystem or
         StoreUnavailable; each names the file and what to do.
         """
-        absolute = Path(path).absolute()
+        absolute = Path.cwd() / path  # links are not followed: the owners' folder stands beside the path as given
         check_sqlite_version(f"sqlite:///{absolute}")
         prepare_file(absolute, unsafe_ok=unsafe_filesystem)
         return cls(absolute, clock or SystemClock(), unsafe_filesystem)
@@ -90,12 +91,8 @@ class SqliteRegistry:
             return
         self._closed = True
         self._peers.forget_loop()
-        await self._loop.run_in_executor(None, self._stop)
-
-    def _stop(self) -> None:
-        self._writer.stop()
-        self._points.stop()
-        self._scans.stop()
+        for thread in (self._writer, self._points, self._scans):
+            await asyncio.wrap_future(thread.stop())
         for connection in self._connections:
             connection.close()
         self._queue.close()
@@ -183,6 +180,12 @@ class SqliteRegistry:
         self._check()
         found = await self._points.records(process_ids)
         return {id: record for id, record in found.items() if isinstance(record, ProcessRecord)}
+
+    async def ended_among(self, process_ids: Collection[str]) -> Sequence[str]:
+        self._check()
+        ids = {"ids": as_text(list(process_ids))}
+        text = await self._points.call(lambda c: str(self._get(c, "ended_among", ids)))
+        return msgspec.json.decode(text, type=list[str])
 
     async def get_lease(self, process_id: str) -> Lease | None:
         row = await self._scan(lambda c: cast("Any", c.execute(self._sql["lease"], {"id": process_id}).fetchone()))
@@ -281,8 +284,10 @@ class SqliteRegistry:
         self._peers.withdraw(owner)
 
     async def prove_deaths(self) -> tuple[DeathProof, ...]:
-        rows = await self._scan(lambda c: cast("Any", c.execute(self._sql["holders"]).fetchall()))
-        return self._peers.prove_deaths(rows)
+        if self._holders is None:
+            holders = await self._scan(lambda c: cast("Any", c.execute(self._sql["holders"]).fetchall()))
+            self._holders = [(incarnation, identity) for incarnation, identity in holders]
+        return self._peers.prove_deaths(self._holders)
 
     def on_peer_hint(self, listener: Callable[[], None]) -> Callable[[], None]:
         return self._peers.on_hint(self._loop, listener)
@@ -294,6 +299,7 @@ class SqliteRegistry:
         self._seen = max(seen, position)
         if position <= rows.position and rows.foreign_position <= seen:
             return ()
+        self._holders = None  # who holds leases may have changed
         bindings = {"position": seen, "limit": MANY_CHANGES}
         text, found = await self._scan(
             lambda c: cast("Any", c.execute(self._sql["changed_since"], bindings).fetchone())

@@ -50,6 +50,7 @@ class Writer:
         self._entries: deque[Entry] = deque()
         self._jobs: deque[tuple[Callable[[apsw.Connection], Any], ThreadFuture[Any]]] = deque()
         self._closing = False
+        self._ended: ThreadFuture[None] = ThreadFuture()
         self._batch_limit = LARGEST_BATCH
         self._thread = threading.Thread(target=self._run, name="perdure-sqlite-writer", daemon=True)
 
@@ -92,12 +93,12 @@ class Writer:
 
         return self.call(in_transaction)
 
-    def stop(self) -> None:
-        """Commit what was accepted, then end. Returns when the thread has ended."""
+    def stop(self) -> ThreadFuture[None]:
+        """Commit what was accepted, then end. The future is done when nothing more will be."""
         with self._wake:
             self._closing = True
             self._wake.notify()
-        self._thread.join()
+        return self._ended
 
     # --- in the thread ----------------------------------------------------------------------------------------
 
@@ -109,11 +110,12 @@ class Writer:
                 jobs, self._jobs = list(self._jobs), deque()
                 entries = self._take()
                 if not entries and not jobs and self._closing:
-                    return
+                    break
             for job, future in jobs:
                 self._do(job, future)
             if entries:
                 self._commit(entries)
+        self._ended.set_result(None)
 
     def _take(self) -> list[Entry]:
         """Whole entries up to the batch limit; what callers have withdrawn is dropped here."""

@@ -10,6 +10,12 @@ JOIN registrations AS r ON r.row = p.row;
 -- name: record
 SELECT r.body, p.state FROM processes AS p JOIN registrations AS r ON r.row = p.row WHERE p.id = :id;
 
+-- name: ended_among
+-- Of these ids, the ones that are live no more or unknown, as one JSON array. By the unique index on id.
+SELECT json_group_array(wanted.value) FROM json_each(:ids) AS wanted
+LEFT JOIN processes AS p ON p.id = wanted.value
+WHERE coalesce(p.status, '') NOT IN ('pending', 'running', 'waiting');
+
 -- name: lease
 SELECT l.owner, l.incarnation, l.token, l.fence, l.claim_id, l.claimed_at, l.expires_at, l.boot_id,
        l.boot_expires_at, l.released

@@ -1,0 +1,1 @@
+"""The Python engine: ordinary functions as processes."""

@@ -1,0 +1,1 @@
+"""The parts of the facade: definitions, handles, serving, and where a URL leads."""

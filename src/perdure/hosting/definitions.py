@@ -1,0 +1,141 @@
+"""Process definitions: functions with a name, a version, types at both ends, and a declared recovery."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Generic, TypeVar
+
+from perdure.engines.python.engine import PythonCode, code_of
+from perdure.errors import InvalidDefinition, InvalidOption
+from perdure.model.registration import Definition, Recovery, RetryPolicy
+from perdure.values import ValueType, value_type
+
+InputT = TypeVar("InputT")
+OutputT = TypeVar("OutputT")
+
+RECOVERY_CHOICES = (
+    "Declare what may happen if the worker dies in the middle of it: recovery='rerunnable' (another worker runs it "
+    "again from the start; choose it if running twice is safe) or recovery='owner_bound' (once entered it is never "
+    "entered again; an operator ends it with an abandon request)."
+)
+
+
+def Retry(
+    max_attempts: int = 3,
+    *,
+    initial: timedelta = timedelta(seconds=1),
+    factor: float = 2.0,
+    maximum: timedelta = timedelta(hours=1),
+    jitter: float = 0.1,
+    non_retryable: tuple[type[BaseException] | str, ...] = (),
+) -> RetryPolicy:
+    """How often and when a process whose code raised is started again.
+
+    `max_attempts` counts all starts that may raise (1 to 1,000,000). The delays grow from `initial` by `factor` up to
+    `maximum`, each spread by `jitter` (0 to 1) of itself. Types in `non_retryable` fail at once. An exception with a
+    false `retryable` attribute does too.
+    """
+    names = tuple(kind if isinstance(kind, str) else kind.__name__ for kind in non_retryable)
+    return RetryPolicy(max_attempts, milliseconds(initial), factor, milliseconds(maximum), jitter, names)
+
+
+def milliseconds(duration: timedelta | float) -> int:
+    """A duration in whole milliseconds; a number is in seconds."""
+    if isinstance(duration, timedelta):
+        return round(duration / timedelta(milliseconds=1))
+    if isinstance(duration, bool) or not isinstance(duration, int | float) or duration != duration:
+        raise InvalidOption("duration", duration, "a timedelta, or a number of seconds")
+    return round(duration * 1000)
+
+
+class Process(Generic[InputT, OutputT]):
+    """One definition of a process, made by `@host.process(...)`. Calling it calls the plain function."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str,
+        version: int,
+        recovery: Recovery,
+        retry: RetryPolicy | None,
+        max_deaths: int | None,
+        timeout_ms: int | None,
+        queue: str,
+        input_type: ValueType[Any] | None,
+        output_type: ValueType[Any],
+    ) -> None:
+        self.function = function
+        self.definition = Definition("python", name, version)
+        self.recovery: Recovery = recovery
+        self.retry, self.max_deaths, self.timeout_ms, self.queue = retry, max_deaths, timeout_ms, queue
+        self.input_type, self.output_type = input_type, output_type
+        self.code: PythonCode = code_of(function, name, input_type, output_type)
+        self.__name__ = name
+        self.__doc__ = function.__doc__
+
+    @property
+    def name(self) -> str:
+        return self.definition.name
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*arguments)
+
+    def __repr__(self) -> str:
+        return f"<Process {self.definition} {self.recovery}>"
+
+
+def define(
+    function: Callable[..., Any],
+    *,
+    name: str | None,
+    version: int,
+    recovery: Recovery | None,
+    retry: RetryPolicy | None,
+    max_deaths: int | None,
+    timeout: timedelta | None,
+    queue: str,
+) -> Process[Any, Any]:
+    """Read the function's signature and make its definition; everything wrong with it is said now, at import."""
+    name = name or str(getattr(function, "__name__", "process"))
+    if recovery is None:
+        raise TypeError(f"process {name!r} does not declare its recovery. {RECOVERY_CHOICES}")
+    if recovery not in ("rerunnable", "owner_bound"):
+        raise InvalidOption("recovery", recovery, f"'rerunnable' or 'owner_bound'. {RECOVERY_CHOICES}")
+    if recovery == "owner_bound" and retry is not None:
+        raise InvalidOption("retry", retry, "none with recovery='owner_bound': it is never entered twice")
+    parameters = [
+        p
+        for p in inspect.signature(function).parameters.values()
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
+    ]
+    if not 1 <= len(parameters) <= 2:
+        raise InvalidDefinition(name, "a process takes the context and at most one input value: (ctx) or (ctx, value)")
+    hints = _hints(function, name)
+    input_type = None
+    if len(parameters) == 2:
+        input_type = value_type(hints.get(parameters[1].name, Any), definition=name)
+    return Process(
+        function,
+        name=name,
+        version=version,
+        recovery=recovery,
+        retry=retry,
+        max_deaths=max_deaths,
+        timeout_ms=None if timeout is None else milliseconds(timeout),
+        queue=queue,
+        input_type=input_type,
+        output_type=value_type(hints.get("return", Any), definition=name),
+    )
+
+
+def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function)
+    except NameError as error:
+        raise InvalidDefinition(
+            name, f"an annotation can't be resolved: {error}. Define the types at module level."
+        ) from error

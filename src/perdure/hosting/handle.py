@@ -1,0 +1,121 @@
+"""A handle on one process: look at it, wait for it, follow it, ask it to stop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+
+from perdure.errors import (
+    NoLongerRetained,
+    ProcessAbandoned,
+    ProcessCancelled,
+    ProcessFailed,
+)
+from perdure.model.events import Event
+from perdure.model.outcomes import (
+    Abandoned,
+    Cancelled,
+    Completed,
+    Failed,
+    ProcessAwaitOutput,
+    RetainedNoLonger,
+)
+from perdure.model.queries import Explanation
+from perdure.model.record import ProcessRecord, Status
+from perdure.transitions.commands import Receipt, RequestAbandon, RequestCancel
+from perdure.values import ValueType
+
+if TYPE_CHECKING:
+    from perdure.hosting.serving import Serving
+
+OutputT = TypeVar("OutputT")
+
+FOLLOW_PAGE = 1_000
+
+
+class Handle(Generic[OutputT]):
+    """One process, by its id. Cheap to make and to keep; it holds nothing open.
+
+    No wait here has a timeout of its own: `async with asyncio.timeout(30)` bounds it and never harms the process.
+    """
+
+    def __init__(self, serving: Serving, process_id: str, output: ValueType[Any] | None) -> None:
+        self._serving, self.id, self._output = serving, process_id, output
+
+    def __repr__(self) -> str:
+        return f"<Handle {self.id}>"
+
+    async def result(self) -> OutputT:
+        """The value the process returned, once it has.
+
+        Raises ProcessFailed, ProcessCancelled or ProcessAbandoned if it ended otherwise (each carries the outcome),
+        UnknownProcess, CallerDeparted, NoLongerRetained, or the store's error.
+        """
+        outcome = await self.outcome()
+        match outcome:
+            case Completed(value):
+                if self._output is None:
+                    return msgspec.json.decode(value)  # type: ignore[no-any-return]  # an untyped handle
+                return self._output.decode(value)  # type: ignore[no-any-return]
+            case Failed(error):
+                raise ProcessFailed(self.id, outcome, f"{error.type}: {error.message}")
+            case Cancelled(reason, by):
+                raise ProcessCancelled(self.id, outcome, f"{reason} (asked by {by})" if by else reason)
+            case Abandoned(evidence):
+                raise ProcessAbandoned(self.id, outcome, f"{evidence.writer}: {evidence.proof}")
+            case RetainedNoLonger(status, pruned_at_ms):
+                raise NoLongerRetained(self.id, status, pruned_at_ms)
+
+    async def outcome(self) -> ProcessAwaitOutput:
+        """How the process ended, once it has: a closed union for `match`."""
+        return await self._serving.driver.await_terminal(self.id)
+
+    async def status(self) -> Status:
+        """Where it stands now."""
+        return (await self.record()).status
+
+    async def record(self) -> ProcessRecord:
+        """Everything that is known of it now."""
+        return await self._serving.registry.get(self.id)
+
+    async def explain(self) -> Explanation:
+        """Why it is not running, or who runs it."""
+        return await self._serving.explain(self.id)
+
+    async def events(self, after: int = 0, *, follow: bool = True) -> AsyncIterator[Event]:
+        """Its events past the sequence `after`, in order, without loss or repeat.
+
+        With `follow` it goes on until the process has ended and its last event was given; else until it is level.
+        """
+        registry, awaiter = self._serving.registry, self._serving.driver.awaiter
+        while True:
+            record = await registry.get(self.id)
+            page = await registry.events_after(self.id, after, FOLLOW_PAGE)
+            for event in page.events:
+                after = event.sequence
+                yield event
+            if page.more:
+                continue
+            if not follow or (record.is_terminal and after >= record.state.last_sequence):
+                return
+            if after >= record.state.last_sequence:
+                await awaiter.await_change(self.id, record)
+
+    async def cancel(self, reason: str = "cancelled", *, by: str | None = None) -> ProcessRecord:
+        """Ask it to stop; idempotent by reason. Returns the record as it stands then: it may have ended at once.
+
+        Running code sees a CancelledError at its next await (in a thread: `ctx.check_cancelled()`).
+        """
+        receipt: Receipt = await self._serving.registry.execute(RequestCancel(process_id=self.id, reason=reason, by=by))
+        self._serving.tell_cancelled(self.id, reason, by)
+        return receipt.record
+
+    async def abandon(self, *, by: str, reason: str) -> ProcessRecord:
+        """Give it up: at once if nobody holds a live lease on it, else when that lease has lapsed. The first request
+        stands."""
+        receipt: Receipt = await self._serving.registry.execute(
+            RequestAbandon(process_id=self.id, by=by, reason=reason)
+        )
+        return receipt.record

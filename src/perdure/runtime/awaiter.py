@@ -1,0 +1,192 @@
+"""Waiting: subscribe, read, wait for a tick or the backoff, read again. No change is ever missed, only late.
+
+However many waits there are, they share one look at the registry: it asks which of them have ended, and only those
+that have are woken and read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+
+from perdure.contract.registry import Registry
+from perdure.errors import CallerDeparted, NoLongerRetained, ProcessFinishedWithoutEvent
+from perdure.model.events import Event
+from perdure.model.outcomes import Outcome, ProcessAwaitOutput, RetainedNoLonger
+from perdure.model.record import ProcessRecord
+from perdure.runtime.hub import ChangeHub
+from perdure.runtime.spawner import Spawner
+
+FIRST_BACKOFF_S = 0.025
+BACKOFF_CAP_S = 1.0
+
+
+class _Watch:
+    """All waits on one process: when it is looked at next, and who is woken when it has ended."""
+
+    __slots__ = ("backoff_s", "due_s", "process_id", "waiters")
+
+    def __init__(self, process_id: str) -> None:
+        self.process_id = process_id
+        self.waiters: set[asyncio.Future[None]] = set()
+        self.backoff_s, self.due_s = FIRST_BACKOFF_S, 0.0
+
+
+class EndWatcher:
+    """Looks, for all waits at once, which processes have ended: after 25 ms, doubling up to 1 s, and on a hub tick."""
+
+    def __init__(self, registry: Registry, hub: ChangeHub, spawner: Spawner) -> None:
+        self._registry, self._hub, self._spawner = registry, hub, spawner
+        self._watches: dict[str, _Watch] = {}
+        self._due: list[tuple[float, str]] = []
+        self._ticked: set[str] = set()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, process_id: str) -> asyncio.Future[None]:
+        """A future that is done once the process is live no more. Give it to `remove` in any case."""
+        watch = self._watches.get(process_id)
+        if watch is None:
+            watch = self._watches[process_id] = _Watch(process_id)
+            self._hub.listen(process_id, self._tick)
+            self._schedule(watch)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        watch.waiters.add(waiter)
+        if self._task is None or self._task.done():
+            self._task = self._spawner.spawn(self._look_while_watched(), "perdure-end-watcher")
+        return waiter
+
+    def remove(self, process_id: str, waiter: asyncio.Future[None]) -> None:
+        watch = self._watches.get(process_id)
+        if watch is None:
+            return
+        watch.waiters.discard(waiter)
+        if not watch.waiters:
+            del self._watches[process_id]
+            self._hub.unlisten(process_id, self._tick)
+            if not self._watches:
+                self._wake.set()
+
+    def _tick(self, process_id: str) -> None:
+        self._ticked.add(process_id)
+        self._wake.set()
+
+    def _schedule(self, watch: _Watch) -> None:
+        watch.due_s = asyncio.get_running_loop().time() + watch.backoff_s
+        heapq.heappush(self._due, (watch.due_s, watch.process_id))
+        if self._due[0][0] == watch.due_s:
+            self._wake.set()
+
+    async def _look_while_watched(self) -> None:
+        while self._watches:
+            watches = self._take_due()
+            if watches:
+                await self._look(watches)
+            await self._sleep()
+
+    async def _sleep(self) -> None:
+        if not self._ticked and self._watches:
+            wait_s = self._due[0][0] - asyncio.get_running_loop().time() if self._due else BACKOFF_CAP_S
+            if wait_s > 0:
+                try:
+                    async with asyncio.timeout(wait_s):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+        self._wake.clear()
+
+    def _take_due(self) -> list[_Watch]:
+        """The watches that ticked (their backoff begins anew) and those whose backoff is over (it doubles)."""
+        now_s, taken = asyncio.get_running_loop().time(), {}
+        for process_id in sorted(self._ticked):
+            if (watch := self._watches.get(process_id)) is not None:
+                watch.backoff_s = FIRST_BACKOFF_S
+                taken[process_id] = watch
+        self._ticked.clear()
+        while self._due and self._due[0][0] <= now_s:
+            due_s, process_id = heapq.heappop(self._due)
+            watch = self._watches.get(process_id)
+            if watch is not None and watch.due_s == due_s and process_id not in taken:
+                watch.backoff_s = min(watch.backoff_s * 2, BACKOFF_CAP_S)
+                taken[process_id] = watch
+        return list(taken.values())
+
+    async def _look(self, watches: list[_Watch]) -> None:
+        try:
+            ended = await self._registry.ended_among([watch.process_id for watch in watches])
+        except Exception as error:  # the store's: whoever waits is told, nobody waits it out
+            for watch in watches:
+                for waiter in watch.waiters:
+                    if not waiter.done():
+                        waiter.set_exception(error)
+            return
+        for process_id in ended:
+            for waiter in self._watches[process_id].waiters if process_id in self._watches else ():
+                if not waiter.done():
+                    waiter.set_result(None)
+        for watch in watches:
+            if self._watches.get(watch.process_id) is watch:
+                self._schedule(watch)
+
+
+class Awaiter:
+    """Waits on a registry. It subscribes before it reads, so no change falls in between."""
+
+    def __init__(self, registry: Registry, hub: ChangeHub, spawner: Spawner) -> None:
+        self._registry, self._hub = registry, hub
+        self._ends = EndWatcher(registry, hub, spawner)
+
+    async def await_terminal(self, process_id: str) -> ProcessAwaitOutput:
+        """The outcome of the process, as soon as it has one. Bound it with `asyncio.timeout`.
+
+        Raises UnknownProcess, CallerDeparted, or the store's error: none of them is waited for.
+        """
+        try:
+            return await self._until_ended(process_id)
+        except NoLongerRetained as pruned:
+            return RetainedNoLonger(pruned.status, pruned.pruned_at_ms)
+
+    async def _until_ended(self, process_id: str) -> Outcome:
+        waiter = self._ends.add(process_id)
+        try:
+            while True:
+                record = await self._registry.get(process_id)
+                if record.outcome is not None:
+                    return record.outcome
+                if record.status == "caller_departed":
+                    raise CallerDeparted(process_id)
+                await waiter
+                self._ends.remove(process_id, waiter)
+                waiter = self._ends.add(process_id)
+        finally:
+            self._ends.remove(process_id, waiter)
+
+    async def await_event(self, process_id: str, event_type: str, after_sequence: int = 0) -> Event:
+        """The first event of that type past the sequence; an old one at once.
+
+        Raises ProcessFinishedWithoutEvent if the process ends without one.
+        """
+        with self._hub.subscribe(process_id) as subscription:
+            backoff_s = FIRST_BACKOFF_S
+            while True:
+                subscription.clear()
+                record = await self._registry.get(process_id)  # before the events: an end read here hides none
+                event = await self._registry.find_event(process_id, event_type, after_sequence)
+                if event is not None:
+                    return event
+                if record.is_terminal:
+                    raise ProcessFinishedWithoutEvent(process_id, event_type, record.status)
+                changed = await subscription.changed_within(backoff_s)
+                backoff_s = FIRST_BACKOFF_S if changed else min(backoff_s * 2, BACKOFF_CAP_S)
+
+    async def await_change(self, process_id: str, known: ProcessRecord) -> ProcessRecord:
+        """The record once it is another than `known`."""
+        with self._hub.subscribe(process_id) as subscription:
+            backoff_s = FIRST_BACKOFF_S
+            while True:
+                subscription.clear()
+                record = await self._registry.get(process_id)
+                if record.state.last_sequence != known.state.last_sequence:
+                    return record
+                changed = await subscription.changed_within(backoff_s)
+                backoff_s = FIRST_BACKOFF_S if changed else min(backoff_s * 2, BACKOFF_CAP_S)

@@ -1,0 +1,70 @@
+"""One execution of one process: what it holds, why it was told to stop, and what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+from perdure.model.leases import Lease
+from perdure.model.record import ProcessRecord
+from perdure.runtime.permits import HeldPermit
+
+StopKind = Literal["cancel_requested", "deadline", "lease_lost", "drain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a run was told to stop. The first reason stands, but losing the lease outranks every other."""
+
+    kind: StopKind
+    reason: str
+    by: str | None = None
+
+
+class ActiveRun:
+    """A claimed process in this worker, from its claim to the write of its end."""
+
+    __slots__ = (
+        "_permit", "deadline", "detached", "ending", "entered", "lease", "local_deadline_ms", "record", "stop", "task",
+    )  # fmt: skip
+
+    def __init__(self, record: ProcessRecord, lease: Lease, local_deadline_ms: int, permit: HeldPermit) -> None:
+        self.record, self.lease, self.local_deadline_ms = record, lease, local_deadline_ms
+        self._permit = permit
+        self.stop: Stop | None = None
+        self.task: asyncio.Task[object] | None = None
+        self.deadline: asyncio.TimerHandle | None = None
+        self.entered = False
+        self.ending = False
+        self.detached = False
+
+    @property
+    def process_id(self) -> str:
+        return self.record.registration.id
+
+    @property
+    def permit(self) -> HeldPermit:
+        return self._permit
+
+    @property
+    def cancel_reason(self) -> str | None:
+        return None if self.stop is None else self.stop.reason
+
+    def parked(self) -> AbstractAsyncContextManager[None]:
+        return self._permit.given_back()
+
+    def tell(self, stop: Stop, after_grace: Callable[[ActiveRun], None] | None = None) -> bool:
+        """Tell the code to stop, once; True if this was the telling. Event loop only."""
+        if self.ending:
+            return False  # its end is being written: the registry decides whether that still may be
+        if self.stop is not None and (self.stop.kind == "lease_lost" or stop.kind != "lease_lost"):
+            return False
+        self.stop = stop
+        if self.task is not None and not self.task.done():
+            self.task.cancel(stop.reason)
+        if after_grace is not None:
+            after_grace(self)
+        return True
