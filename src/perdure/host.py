@@ -12,6 +12,7 @@ import msgspec
 
 from perdure import canonical
 from perdure.clock import Clock, SystemClock
+from perdure.contract.moments import Moments
 from perdure.contract.ports import AdmissionReport, EventSink, WorkerFault
 from perdure.contract.registry import Registry
 from perdure.engines.python.context import ProcessContext
@@ -83,10 +84,12 @@ class Host:
         ids: Ids | None = None,
         spawner: Spawner | None = None,
         registry: Registry | None = None,
+        moments: Moments | None = None,
     ) -> None:
         self.url, self.options = url, options or WorkerOptions()
         self.name = name or _program_name()
         self._work, self._sink, self._given_registry = work, sink, registry
+        self._moments = moments
         self._clock, self._ids = clock or SystemClock(), ids or SystemIds()
         self._spawner = spawner or LoopSpawner(self.options.concurrency + 4)
         self._processes: dict[Definition, Process[Any, Any]] = {}
@@ -153,7 +156,7 @@ class Host:
         """Open the store and, if this host works, begin to run what is due. Raises the store's typed errors."""
         if self._serving is not None:
             raise WrongHostUse("this host is open already; use one `async with` per host")
-        registry = self._given_registry or await open_registry(self.url, self._clock)
+        registry = self._given_registry or await open_registry(self.url, self._clock, self._moments)
         try:
             serving = self._assemble(registry)
             await serving.start()
@@ -171,7 +174,7 @@ class Host:
             engine = PythonEngine(registry, self._spawner.in_thread, self._codes)
             worker = DurableProcessWorker(
                 registry, [engine], name=self.name, options=self.options, clock=self._clock, ids=self._ids,
-                spawner=self._spawner, report=self._report,
+                spawner=self._spawner, report=self._report, moments=self._moments,
             )  # fmt: skip
         driver = ProcessWorkDriver.from_watched(registry, hub, worker or _NoWorker(), spawner=self._spawner)
         return Serving(registry, driver, worker, self._clock, self._spawner, self._report)

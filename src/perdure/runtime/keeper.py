@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future as ThreadFuture
 
 from perdure.clock import Clock
+from perdure.contract.moments import Moments
 from perdure.contract.ports import WorkerFault
 from perdure.contract.registry import Registry
 from perdure.errors import PerdureError
@@ -36,9 +37,11 @@ class LeaseKeeper:
         spawner: Spawner,
         report: Callable[[WorkerFault], None],
         lost: Callable[[ActiveRun, Stop], None],
+        moments: Moments,
     ) -> None:
         self._registry, self._options, self._clock = registry, options, clock
         self._spawner, self._report, self._lost = spawner, report, lost
+        self._moments = moments
         self._held: dict[str, ActiveRun] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -129,6 +132,7 @@ class LeaseKeeper:
 
     def _answered(self, done: ThreadFuture[RenewReceipt], sent_ms: int) -> None:
         error = done.exception()
+        self._moments.reached("renewal.answered")
         if error is not None:
             self._next_renewal_ms = sent_ms + self._options.renew_every_ms // 5  # sooner than the usual round
             self._tell_loop(

@@ -11,6 +11,7 @@ import msgspec
 
 from perdure.canonical import sanitize
 from perdure.clock import Clock, SystemClock
+from perdure.contract.moments import Moments, NoMoments
 from perdure.contract.ports import AdmissionReport, DeferredRow, Engine, WorkerFault
 from perdure.contract.registry import Registry
 from perdure.errors import (
@@ -77,16 +78,18 @@ class DurableProcessWorker:
         ids: Ids | None = None,
         spawner: Spawner | None = None,
         report: Callable[[WorkerFault], None] | None = None,
+        moments: Moments | None = None,
     ) -> None:
         self._registry, self._engines = registry, tuple(engines)
         self.options = options or WorkerOptions()
         self._clock, self._ids = clock or SystemClock(), ids or SystemIds()
         self._spawner = spawner or LoopSpawner()
         self._report_fault = report or log_fault
+        self._moments: Moments = moments or NoMoments()
         self.owner = Owner(name, self._ids.token())
         self._permits = Permits(self.options.concurrency, self._refill)
         self._keeper = LeaseKeeper(
-            registry, self.options, self._clock, self._spawner, self._report_fault, self._stopped
+            registry, self.options, self._clock, self._spawner, self._report_fault, self._stopped, self._moments
         )
         self._runs: dict[str, ActiveRun] = {}
         self._backoffs: dict[str, int] = {}
@@ -154,6 +157,7 @@ class DurableProcessWorker:
     def run_claimed(self, receipt: ClaimReceipt | None, sent_boot_ms: int) -> None:
         """Run what `claim_for_start` claimed; None if the claim was not made after all."""
         claimed = () if receipt is None else receipt.claimed
+        self._moments.reached("claim.committed")
         for one in claimed:
             self._begin(one, sent_boot_ms)
         if not claimed:
@@ -228,6 +232,7 @@ class DurableProcessWorker:
         try:
             sent_ms = self._clock.now().boot_ms
             receipt = await self._claimed_rows(self._claim_command(limit), sent_ms)
+            self._moments.reached("claim.committed")
             self._more = self._more or len(receipt.claimed) + len(receipt.ended) >= limit
             for claimed in receipt.claimed:
                 spare -= 1
@@ -302,6 +307,7 @@ class DurableProcessWorker:
         enter_process(run.permit)
         run.entered = True
         self._arm(run)
+        self._moments.reached("run.entered", run.process_id)
         try:
             value = await work
         except asyncio.CancelledError as cancelled:
@@ -430,6 +436,7 @@ class DurableProcessWorker:
         """Have the end written. A store that fails is asked again until the lease's local deadline."""
         run.ending = command is not None
         backoff_s = 0.01
+        self._moments.reached("run.returned", run.process_id)
         while command is not None:
             try:
                 receipt: Receipt = await self._registry.execute(command)
@@ -452,6 +459,7 @@ class DurableProcessWorker:
                         WorkerFault("infrastructure", "an end is written again", run.process_id, str(error))
                     )
             else:
+                self._moments.reached("end.committed", run.process_id)
                 if receipt.record.state.settle_due_at_ms is not None:
                     await serve_end(self._registry, receipt.record)
                 run.record = receipt.record

@@ -19,6 +19,7 @@ from perdure.codec import (
     encode_state,
     verified,
 )
+from perdure.contract.moments import Moments
 from perdure.errors import DecodeError, PerdureError
 from perdure.model.events import Event
 from perdure.model.leases import Lease
@@ -72,9 +73,12 @@ class RegistrationCache:
 class SqliteRows:
     """One writer connection. Used from the writer thread only; its coroutines never wait."""
 
-    def __init__(self, connection: apsw.Connection, store: str, clock: Clock, begin: Callable[[], None]) -> None:
+    def __init__(
+        self, connection: apsw.Connection, store: str, clock: Clock, begin: Callable[[], None], moments: Moments
+    ) -> None:
         self._connection, self._store, self._clock, self._begin = connection, store, clock, begin
         self.sql = load_queries("write.sql")
+        self._moments = moments
         self._boot_id: str | None = None
         self._registrations = RegistrationCache()
         self._pending_registrations: list[tuple[int, Registration]] = []
@@ -94,7 +98,9 @@ class SqliteRows:
         return now
 
     async def commit(self) -> None:
+        self._moments.reached("commit.before")
         self._connection.execute("COMMIT")
+        self._moments.reached("commit.after")
         for key, registration in self._pending_registrations:
             self._registrations.put(key, registration)
         self._pending_registrations.clear()

@@ -15,6 +15,7 @@ import msgspec
 
 from perdure.clock import Clock, Moment, SystemClock
 from perdure.codec import decode_registration, decode_state
+from perdure.contract.moments import Moments, NoMoments
 from perdure.contract.registry import CommitListener
 from perdure.errors import ForkedConnection, InvalidOption, PerdureError, StoreClosed, UnknownProcess
 from perdure.model.events import Event
@@ -49,7 +50,7 @@ class SqliteRegistry:
     Every acknowledged command is on disk (WAL, synchronous=FULL). Several programs may share the file on one machine.
     """
 
-    def __init__(self, path: Path, clock: Clock, unsafe_filesystem: bool) -> None:
+    def __init__(self, path: Path, clock: Clock, unsafe_filesystem: bool, moments: Moments) -> None:
         self._path, self._clock = path, clock
         self.name = f"sqlite:///{path}"
         self._pid = os.getpid()
@@ -64,7 +65,7 @@ class SqliteRegistry:
         self._peers = Peers(path, clock, one_kernel=not unsafe_filesystem)
         self._queue = WriteQueue(self._peers.folder)
         self._connections = [write_connection, open_connection(path, writer=False), open_connection(path, writer=False)]
-        self._writer = Writer(write_connection, path, self._queue, clock, self._deliver)
+        self._writer = Writer(write_connection, path, self._queue, clock, self._deliver, moments)
         self._points = Reader(self._connections[1], path, self._sql)
         self._scans = Reader(self._connections[2], path, self._sql)
         position: int = write_connection.execute(self._sql["position"]).get
@@ -74,7 +75,12 @@ class SqliteRegistry:
 
     @classmethod
     async def open(
-        cls, path: str | Path, *, clock: Clock | None = None, unsafe_filesystem: bool = False
+        cls,
+        path: str | Path,
+        *,
+        clock: Clock | None = None,
+        unsafe_filesystem: bool = False,
+        moments: Moments | None = None,
     ) -> SqliteRegistry:
         """Open or create the file.
 
@@ -84,7 +90,7 @@ class SqliteRegistry:
         absolute = Path.cwd() / path  # links are not followed: the owners' folder stands beside the path as given
         check_sqlite_version(f"sqlite:///{absolute}")
         prepare_file(absolute, unsafe_ok=unsafe_filesystem)
-        return cls(absolute, clock or SystemClock(), unsafe_filesystem)
+        return cls(absolute, clock or SystemClock(), unsafe_filesystem, moments or NoMoments())
 
     async def close(self) -> None:
         if self._closed or os.getpid() != self._pid:

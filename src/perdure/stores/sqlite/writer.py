@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import apsw
 
 from perdure.clock import Clock
+from perdure.contract.moments import Moments
 from perdure.errors import StoreClosed, StoreLocked
 from perdure.stores.group_commit import LARGEST_BATCH, Entry, ThreadFuture, commit_entries
 from perdure.stores.sqlite.connection import typed, unknown_commit
@@ -41,11 +42,17 @@ class Writer:
     """
 
     def __init__(
-        self, connection: apsw.Connection, path: Path, queue: WriteQueue, clock: Clock, deliver: Deliver
+        self,
+        connection: apsw.Connection,
+        path: Path,
+        queue: WriteQueue,
+        clock: Clock,
+        deliver: Deliver,
+        moments: Moments,
     ) -> None:
         self._connection, self._store = connection, f"sqlite:///{path}"
         self._queue, self._clock, self._deliver = queue, clock, deliver
-        self.rows = SqliteRows(connection, self._store, clock, self._begin)
+        self.rows = SqliteRows(connection, self._store, clock, self._begin, moments)
         self._wake = threading.Condition()
         self._entries: deque[Entry] = deque()
         self._jobs: deque[tuple[Callable[[apsw.Connection], Any], ThreadFuture[Any]]] = deque()
