@@ -81,11 +81,13 @@ def decode_fact(event: Event) -> AnyFact:
 
 def checksum(event: Event) -> int:
     """CRC-32 over everything the event row says; any single flipped bit changes it."""
-    text = (
-        f"{event.process_id}\x1f{event.sequence}\x1f{event.type}\x1f{event.at_ms}\x1f{event.replay_key or ''}"
-        f"\x1f{event.operation_id or ''}\x1f{event.operation_hash or ''}\x1f"
-    )
-    return zlib.crc32(event.payload, zlib.crc32(text.encode("utf-8", "surrogatepass")))
+    e = event
+    if e.replay_key is None and e.operation_id is None:
+        text = f"{e.process_id}\x1f{e.sequence}\x1f{e.type}\x1f{e.at_ms}\x1f\x1f\x1f\x1f"
+    else:
+        keys = f"{e.replay_key or ''}\x1f{e.operation_id or ''}\x1f{e.operation_hash or ''}"
+        text = f"{e.process_id}\x1f{e.sequence}\x1f{e.type}\x1f{e.at_ms}\x1f{keys}\x1f"
+    return zlib.crc32(e.payload, zlib.crc32(text.encode()))
 
 
 def verified(event: Event, stored_checksum: int, codec_version: int) -> Event:

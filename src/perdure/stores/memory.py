@@ -18,10 +18,10 @@ from perdure.model.queries import EventPage, Filter, Page, RecordPage
 from perdure.model.record import ProcessRecord
 from perdure.stores.group_commit import Entry, commit_entries, single
 from perdure.stores.registry import Result
-from perdure.stores.rows import Candidate, EventName, EventWrite, LeaseWrite, RecordWrite, StoredRow
+from perdure.stores.rows import Candidate, EventName, RowWrite, StoredRow
 from perdure.transitions.commands import Command, Renew, RenewReceipt
 from perdure.transitions.leases import has_expired
-from perdure.transitions.projection import project, project_lease
+from perdure.transitions.projection import lane, project, project_lease
 
 
 class MemoryRows:
@@ -69,8 +69,8 @@ class MemoryRows:
         ready = []
         for id, record in self.records.items():
             p = project(record)
-            if p.lane in lanes and p.ready_at_ms is not None and p.ready_at_ms <= now.wall_ms:
-                ready.append(Candidate(p.priority, p.ready_at_ms, id))
+            if _lane(record) in lanes and p.ready_at_ms is not None and p.ready_at_ms <= now.wall_ms:
+                ready.append(Candidate(record.registration.priority, p.ready_at_ms, id))
         for id, lease in self.leases.items():
             record = self.records[id]
             void = has_expired(lease, now) or lease.owner.incarnation in dead_incarnations
@@ -85,11 +85,11 @@ class MemoryRows:
             if lease.claim_id == claim_id and lease.owner.incarnation == incarnation
         ]
 
-    async def insert_records(self, writes: Sequence[RecordWrite]) -> None:
-        for write in writes:
-            id = write.record.id
-            write.key = len(self.keys) + 1
-            self.keys[id], self.records[id], self.logs[id] = write.key, write.record, []
+    async def insert_records(self, rows: Sequence[RowWrite]) -> None:
+        for row in rows:
+            id = row.record.id
+            row.key = len(self.keys) + 1
+            self.keys[id], self.records[id], self.logs[id] = row.key, row.record, []
             bisect.insort(self.order, id)
             self._undo.append(lambda id=id: self._forget(id))  # type: ignore[misc]
 
@@ -97,23 +97,24 @@ class MemoryRows:
         del self.keys[id], self.records[id], self.logs[id]
         self.order.remove(id)
 
-    async def save_records(self, writes: Sequence[RecordWrite]) -> None:
-        for write in writes:
-            id, before = write.record.id, self.records[write.record.id]
-            self.records[id] = write.record
+    async def save_records(self, rows: Sequence[RowWrite]) -> None:
+        for row in rows:
+            id, before = row.record.id, self.records[row.record.id]
+            self.records[id] = row.record
             self._undo.append(lambda id=id, before=before: self.records.__setitem__(id, before))  # type: ignore[misc]
 
-    async def append_events(self, writes: Sequence[EventWrite]) -> None:
-        for write in writes:
-            log = self.logs[write.event.process_id]
-            assert write.event.sequence == len(log) + 1, "a log has no gaps"
-            log.append(write.event)
-            self._undo.append(log.pop)
+    async def append_events(self, rows: Sequence[RowWrite]) -> None:
+        for row in rows:
+            log = self.logs[row.record.id]
+            for event in row.fresh:
+                assert event.sequence == len(log) + 1, "a log has no gaps"
+                log.append(event)
+                self._undo.append(log.pop)
 
-    async def save_leases(self, writes: Sequence[LeaseWrite]) -> None:
-        for write in writes:
-            id, before = write.record.id, self.leases.get(write.record.id)
-            self._set_lease(id, write.lease)
+    async def save_leases(self, rows: Sequence[RowWrite]) -> None:
+        for row in rows:
+            id, before = row.record.id, self.leases.get(row.record.id)
+            self._set_lease(id, row.lease)
             self._undo.append(lambda id=id, before=before: self._set_lease(id, before))  # type: ignore[misc]
 
     def _set_lease(self, id: str, lease: Lease | None) -> None:
@@ -242,7 +243,7 @@ class MemoryRegistry:
         due: list[int | None] = []
         for record in self.rows.records.values():
             p = project(record)
-            due += [p.ready_at_ms if p.lane in lanes else None, p.deadline_at_ms, p.settle_at_ms]
+            due += [p.ready_at_ms if _lane(record) in lanes else None, p.deadline_at_ms, p.settle_at_ms]
         for id, lease in self.rows.leases.items():
             found = project_lease(self.rows.records[id], lease)
             lapse_ms = lease.boot_expires_ms - now.boot_ms + now.wall_ms
@@ -279,6 +280,10 @@ class MemoryRegistry:
 
     async def peer_changes(self) -> Sequence[str] | None:
         return ()
+
+
+def _lane(record: ProcessRecord) -> str:
+    return lane(record.registration.queue, record.registration.definition)
 
 
 def _matches(record: ProcessRecord, filter: Filter) -> bool:

@@ -13,13 +13,13 @@ from itertools import product
 import msgspec
 
 from perdure.clock import Moment
-from perdure.codec import as_events
-from perdure.errors import InvalidOption, PerdureError
+from perdure.codec import encode_fact
+from perdure.errors import InvalidOption, InvalidPayload, PerdureError
 from perdure.model.events import AnyFact, Event
 from perdure.model.leases import Lease
 from perdure.model.record import ProcessRecord
-from perdure.stores.rows import EventName, EventWrite, LeaseWrite, RecordWrite, Rows
-from perdure.transitions.claims import Ended, Granted, decide_claim
+from perdure.stores.rows import EventName, Rows, RowWrite
+from perdure.transitions.claims import Granted, Skipped, decide_claim
 from perdure.transitions.commands import (
     AnyReceipt,
     AppendEvent,
@@ -39,7 +39,7 @@ from perdure.transitions.decide import decide
 from perdure.transitions.decision import Decision, Drop, Put, Standing, operation_hash
 from perdure.transitions.fold import apply
 from perdure.transitions.leases import check_key, extend, proofs_by_incarnation
-from perdure.transitions.projection import lane, project_lease
+from perdure.transitions.projection import lane
 from perdure.transitions.requests import signal_replay_key
 
 Result = AnyReceipt | PerdureError
@@ -47,50 +47,49 @@ Result = AnyReceipt | PerdureError
 LARGEST_CLAIM = 10_000
 
 
-class _Row:
-    """One row while a transaction decides about it."""
+class _Row(RowWrite):
+    """One row while a transaction decides about it: what it will be, and what of that is not persisted yet."""
 
-    __slots__ = ("changed", "fresh", "key", "lease", "lease_changed", "record", "unsaved")
+    __slots__ = ("changed", "lease_changed", "said")
 
-    def __init__(self, key: int, record: ProcessRecord | None, lease: Lease | None) -> None:
-        self.key, self.record, self.lease = key, record, lease
+    def __init__(self, key: int, record: ProcessRecord, lease: Lease | None) -> None:
+        super().__init__(key, record, lease)
         self.changed = self.lease_changed = False
-        self.fresh: list[Event] = []
-        self.unsaved = 0
+        self.said: list[Event] = []
 
-    def say(
-        self, facts: Sequence[AnyFact], now: Moment, replay_key: str | None, command: RowCommand | None
-    ) -> tuple[Event, ...]:
-        assert self.record is not None
+    def say(self, facts: Sequence[AnyFact], now: Moment, replay_key: str | None, command: RowCommand | None) -> None:
+        """Append facts: the first under the replay key, all of them under the command's operation."""
         registration, state = self.record.registration, self.record.state
-        events = as_events(registration.id, facts, state.last_sequence + 1, now.wall_ms)
-        operation_id = None if command is None else command.operation_id
-        if replay_key is not None or operation_id is not None:
-            asked = operation_hash(command) if command is not None and operation_id is not None else None
-            events = tuple(
-                msgspec.structs.replace(
-                    event, replay_key=None if index else replay_key, operation_id=operation_id, operation_hash=asked
-                )
-                for index, event in enumerate(events)
-            )
-        for event, fact in zip(events, facts, strict=True):
-            state = apply(registration, state, fact, event.sequence, event.at_ms)
+        id, sequence, at_ms = registration.id, state.last_sequence, now.wall_ms
+        operation_id = asked = None
+        if command is not None and command.operation_id is not None:
+            operation_id, asked = command.operation_id, operation_hash(command)
+        events = []
+        for fact in facts:
+            sequence += 1
+            payload = msgspec.Raw(encode_fact(fact))
+            events.append(Event(id, sequence, fact.type, payload, at_ms, replay_key, operation_id, asked))
+            state = apply(registration, state, fact, sequence, at_ms)
+            replay_key = None
         self.record = ProcessRecord(registration, state)
-        self.fresh.extend(events)
+        self.fresh += events
+        self.said += events
         self.changed = True
-        return events
 
     def hold(self, lease: Lease | None) -> None:
         self.lease, self.lease_changed = lease, True
 
-    def standing(self, name: EventName | None, stored: Sequence[Event]) -> Standing:
-        if name is None:
-            return Standing(self.record, self.lease)
-        known = [*stored, *self.fresh]
-        operation = name.operation_id
-        said = tuple(e for e in known if operation is not None and e.operation_id == operation)
-        keyed = next((e for e in known if name.replay_key is not None and e.replay_key == name.replay_key), None)
-        return Standing(self.record, self.lease, said, keyed)
+
+def _standing(row: _Row | None, name: EventName | None, stored: Sequence[Event]) -> Standing:
+    if row is None:
+        return Standing()
+    if name is None:
+        return Standing(row.record, row.lease)
+    known = [*stored, *row.said]
+    operation = name.operation_id
+    said = tuple(e for e in known if operation is not None and e.operation_id == operation)
+    keyed = next((e for e in known if name.replay_key is not None and e.replay_key == name.replay_key), None)
+    return Standing(row.record, row.lease, said, keyed)
 
 
 class Transaction:
@@ -99,6 +98,7 @@ class Transaction:
     def __init__(self, rows: Rows, now: Moment) -> None:
         self._rows, self._now = rows, now
         self._loaded: dict[str, _Row | PerdureError] = {}
+        self._touched: list[_Row] = []
 
     async def run(self, commands: Sequence[Command]) -> list[Result]:
         """Decide and persist every command; the caller commits."""
@@ -123,28 +123,38 @@ class Transaction:
         row = self._loaded.get(command.process_id)
         if isinstance(row, PerdureError):
             return row
-        if row is None:
-            row = _Row(0, None, None)
         name = _event_name(command)
-        decision = decide(row.standing(name, stored.get(command.process_id, ())), command, self._now)
+        decision = decide(_standing(row, name, stored.get(command.process_id, ())), command, self._now)
         if isinstance(decision, PerdureError):
             return decision
+        if row is None:
+            assert decision.base is not None, "only a registration makes a row"
+            row = self._loaded[command.process_id] = _Row(0, decision.base, None)
+            row.changed = True
+            self._touched.append(row)
         return self._do(row, command, decision)
 
-    def _do(self, row: _Row, command: RowCommand, decision: Decision) -> Receipt:
-        if decision.base is not None:
-            row.record, row.changed = decision.base, True
-            self._loaded[command.process_id] = row
+    def _do(self, row: _Row, command: RowCommand, decision: Decision) -> Result:
         events = decision.replayed
         if decision.facts:
-            events = row.say(decision.facts, self._now, decision.replay_key, command)
-        match decision.lease:
-            case Put(lease):
-                row.hold(lease)
-            case Drop() if row.lease is not None:
-                row.hold(None)
-        assert row.record is not None
+            before = len(row.said)
+            self._touch(row)
+            try:
+                row.say(decision.facts, self._now, decision.replay_key, command)
+            except UnicodeEncodeError as error:  # some text of the command holds a lone surrogate
+                return InvalidPayload("$", f"{error.object[error.start]!r} (a lone surrogate)", "Unicode text")
+            events = tuple(row.said[before:])
+        lease = decision.lease
+        if isinstance(lease, Put):
+            self._touch(row)
+            row.hold(lease.lease)
+        elif isinstance(lease, Drop) and row.lease is not None:
+            row.hold(None)
         return Receipt(command.process_id, decision.answer, row.record, events, row.lease)
+
+    def _touch(self, row: _Row) -> None:
+        if not row.changed and not row.lease_changed:
+            self._touched.append(row)
 
     def _renew(self, command: Renew) -> RenewReceipt | PerdureError:
         if command.ttl_ms <= 0:
@@ -152,10 +162,11 @@ class Transaction:
         renewals = []
         for key in command.keys:
             row = self._loaded.get(key.process_id)
-            if not isinstance(row, _Row) or row.record is None or check_key(row.lease, key, self._now):
+            if not isinstance(row, _Row) or check_key(row.lease, key, self._now):
                 renewals.append(Renewal(key.process_id, held=False))
                 continue
             assert row.lease is not None
+            self._touch(row)
             row.hold(extend(row.lease, command.ttl_ms, self._now))
             request = row.record.state.cancel_request
             reason, by = (request.reason, request.by) if request else (None, None)
@@ -173,7 +184,7 @@ class Transaction:
         if again:
             await self._load(again)
             rows = [row for id in again if isinstance(row := self._loaded.get(id), _Row)]
-            return ClaimReceipt(tuple(Claimed(r.record, r.lease) for r in rows if r.record and r.lease))
+            return ClaimReceipt(tuple(Claimed(row.record, row.lease) for row in rows if row.lease))
         proofs = proofs_by_incarnation(command.proofs)
         lanes = [lane(queue, definition) for queue, definition in product(command.queues, command.definitions)]
         candidates = await self._rows.claimable(lanes, command.limit, self._now, proofs)
@@ -185,17 +196,18 @@ class Transaction:
             row = self._loaded.get(candidate.process_id)
             if len(claimed) == command.limit or not isinstance(row, _Row):
                 continue
-            match decide_claim(Standing(row.record, row.lease), command, self._now, proofs):
-                case Granted(lease, fact):
-                    events += row.say((fact,), self._now, None, None)
-                    row.hold(lease)
-                    assert row.record is not None
-                    claimed.append(Claimed(row.record, lease))
-                case Ended(fact):
-                    events += row.say((fact,), self._now, None, None)
-                    row.hold(None)
-                    assert row.record is not None
-                    ended.append(row.record)
+            decision = decide_claim(Standing(row.record, row.lease), command, self._now, proofs)
+            if isinstance(decision, Skipped):
+                continue
+            self._touch(row)
+            row.say((decision.fact,), self._now, None, None)
+            events.append(row.said[-1])
+            if isinstance(decision, Granted):
+                row.hold(decision.lease)
+                claimed.append(Claimed(row.record, decision.lease))
+            else:
+                row.hold(None)
+                ended.append(row.record)
         await self._persist()
         return ClaimReceipt(tuple(claimed), tuple(ended), tuple(events), len(candidates))
 
@@ -215,38 +227,28 @@ class Transaction:
         return found
 
     async def _persist(self) -> None:
-        rows = [row for row in self._loaded.values() if isinstance(row, _Row) and (row.changed or row.lease_changed)]
+        rows, self._touched = self._touched, []
         if not rows:
             return
-        changed = [(row, RecordWrite(row.key, row.record)) for row in rows if row.changed and row.record]
-        inserts = [write for row, write in changed if not row.key]
+        inserts, saves = [row for row in rows if not row.key], [row for row in rows if row.key and row.changed]
         if inserts:
             await self._rows.insert_records(inserts)
-        saves = [write for row, write in changed if row.key]
         if saves:
             await self._rows.save_records(saves)
-        for row, write in changed:
-            row.key = write.key
-        events = [EventWrite(row.key, event) for row in rows for event in row.fresh[row.unsaved :]]
-        if events:
-            await self._rows.append_events(events)
-        leases = [
-            LeaseWrite(row.key, row.record, row.lease)
-            for row in rows
-            if row.record and (row.lease_changed or (row.lease and row.changed and _moves_lease(row)))
-        ]
-        if leases:
-            await self._rows.save_leases(leases)
+        speaking = [row for row in rows if row.fresh]
+        if speaking:
+            await self._rows.append_events(speaking)
+        leased = [row for row in rows if row.lease_changed or (row.lease is not None and _moves_lease(row.record))]
+        if leased:
+            await self._rows.save_leases(leased)
         for row in rows:
             row.changed = row.lease_changed = False
-            row.unsaved = len(row.fresh)
+            row.fresh = []
 
 
-def _moves_lease(row: _Row) -> bool:
-    """Whether the record's change moved where its standing lease is found (an abandon request does)."""
-    assert row.record is not None
-    assert row.lease is not None
-    return row.record.state.abandon_request is not None and project_lease(row.record, row.lease).lane is None
+def _moves_lease(record: ProcessRecord) -> bool:
+    """Whether a change of the record has moved where its standing lease is found."""
+    return record.state.abandon_request is not None
 
 
 def _event_name(command: RowCommand) -> EventName | None:

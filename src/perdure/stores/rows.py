@@ -26,24 +26,17 @@ class StoredRow(msgspec.Struct, frozen=True):
     lease: Lease | None
 
 
-class RecordWrite(msgspec.Struct):
-    """A record to be stored under `key` (0: not stored yet; the store fills it in on insert)."""
+class RowWrite:
+    """A row to be written. `key` is 0 until the store has inserted it and filled it in.
 
-    key: int
-    record: ProcessRecord
+    `fresh` are the events to append, `lease` is the lease it shall have (None: none).
+    """
 
+    __slots__ = ("fresh", "key", "lease", "record")
 
-class EventWrite(msgspec.Struct, frozen=True):
-    key: int
-    event: Event
-
-
-class LeaseWrite(msgspec.Struct, frozen=True):
-    """The lease that a row shall have; None removes it. `record` is what the lease's search columns come from."""
-
-    key: int
-    record: ProcessRecord
-    lease: Lease | None
+    def __init__(self, key: int, record: ProcessRecord, lease: Lease | None) -> None:
+        self.key, self.record, self.lease = key, record, lease
+        self.fresh: list[Event] = []
 
 
 class EventName(msgspec.Struct, frozen=True):
@@ -89,10 +82,18 @@ class Rows(Protocol):
         """Ids of the rows whose lease carries this claim id."""
         ...
 
-    async def insert_records(self, writes: Sequence[RecordWrite]) -> None: ...
+    async def insert_records(self, rows: Sequence[RowWrite]) -> None:
+        """Store new records and fill in their keys."""
+        ...
 
-    async def save_records(self, writes: Sequence[RecordWrite]) -> None: ...
+    async def save_records(self, rows: Sequence[RowWrite]) -> None:
+        """Store the records of rows that exist."""
+        ...
 
-    async def append_events(self, writes: Sequence[EventWrite]) -> None: ...
+    async def append_events(self, rows: Sequence[RowWrite]) -> None:
+        """Append the fresh events of these rows."""
+        ...
 
-    async def save_leases(self, writes: Sequence[LeaseWrite]) -> None: ...
+    async def save_leases(self, rows: Sequence[RowWrite]) -> None:
+        """Give each row the lease it shall have, or none."""
+        ...

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import msgspec
 
 from perdure.model.leases import Lease
@@ -9,38 +11,38 @@ from perdure.model.record import ProcessRecord
 from perdure.model.registration import Definition
 
 
+@lru_cache(maxsize=4_096)
 def lane(queue: str, definition: Definition) -> str:
     """Rows that the same claims can take stand in one lane."""
     return f"{queue}|{definition.engine}/{definition.name}@{definition.version}"
 
 
 class Projection(msgspec.Struct, frozen=True):
-    """Where the row is found. Times are wall milliseconds; None keeps the row out of that search.
+    """When the row must be found. Wall milliseconds; None keeps the row out of that search.
 
     `ready_at_ms`: claimable from then on. `deadline_at_ms`: a settling pass must look at it then. `settle_at_ms`: its
     end has consequences that wait.
     """
 
-    lane: str
-    priority: int
-    status: str
     ready_at_ms: int | None
     deadline_at_ms: int | None
     settle_at_ms: int | None
 
 
+RESTING = Projection(None, None, None)
+
+
 def project(record: ProcessRecord) -> Projection:
-    registration, state = record.registration, record.state
-    parked = state.status in ("pending", "waiting") and registration.recovery != "externally_owned"
-    ours = parked and state.admitted is None and state.abandon_request is None
-    return Projection(
-        lane(registration.queue, registration.definition),
-        registration.priority,
-        state.status,
-        state.due_at_ms if ours else None,
-        record.deadline_at_ms if ours else None,
-        state.settle_due_at_ms,
-    )
+    state = record.state
+    if state.status == "pending" or state.status == "waiting":
+        if (
+            state.admitted is not None
+            or state.abandon_request is not None
+            or record.registration.recovery == "externally_owned"
+        ):
+            return RESTING
+        return Projection(state.due_at_ms, record.deadline_at_ms, None)
+    return RESTING if state.settle_due_at_ms is None else Projection(None, None, state.settle_due_at_ms)
 
 
 class LeaseProjection(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
+from itertools import chain
 from typing import Any
 
 import apsw
@@ -25,9 +26,9 @@ from perdure.model.events import Event
 from perdure.model.leases import Lease
 from perdure.model.record import ProcessRecord, ProcessState
 from perdure.model.registration import HIGHEST_PRIORITY, LOWEST_PRIORITY, Registration
-from perdure.stores.rows import Candidate, EventName, EventWrite, LeaseWrite, RecordWrite, StoredRow
-from perdure.stores.sqlite.queries import load_queries
-from perdure.transitions.projection import project, project_lease
+from perdure.stores.rows import Candidate, EventName, RowWrite, StoredRow
+from perdure.stores.sqlite.queries import BulkStatement, chunks, load_queries
+from perdure.transitions.projection import lane, project, project_lease
 
 REGISTRATION_CACHE_BYTES = 32 * 1024 * 1024
 
@@ -78,6 +79,7 @@ class SqliteRows:
     ) -> None:
         self._connection, self._store, self._clock, self._begin = connection, store, clock, begin
         self.sql = load_queries("write.sql")
+        self._bulk = {name: BulkStatement(sql) for name, sql in self.sql.items() if "(?" in sql}
         self._moments = moments
         self._boot_id: str | None = None
         self._registrations = RegistrationCache()
@@ -114,6 +116,11 @@ class SqliteRows:
 
     def _one(self, name: str, **bindings: Any) -> Any:
         return self._connection.execute(self.sql[name], bindings).get
+
+    def _write(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        statement = self._bulk[name]
+        for chunk in chunks(rows):
+            self._connection.execute(statement.text(len(chunk)), tuple(chain.from_iterable(chunk)))
 
     # --- loading ----------------------------------------------------------------------------------------------
 
@@ -191,57 +198,57 @@ class SqliteRows:
         self._position = last
         return first
 
-    async def insert_records(self, writes: Sequence[RecordWrite]) -> None:
-        change = self._next_changes(len(writes))
+    async def insert_records(self, rows: Sequence[RowWrite]) -> None:
+        change = self._next_changes(len(rows))
         processes, registrations = [], []
-        for key, write in enumerate(writes, change):
-            write.key = key
-            registration, p = write.record.registration, project(write.record)
+        for key, row in enumerate(rows, change):
+            row.key = key
+            registration, state, p = row.record.registration, row.record.state, project(row.record)
             processes.append(
-                (key, registration.id, p.lane, p.priority, p.status, p.ready_at_ms, p.deadline_at_ms, p.settle_at_ms,
-                 registration.parent, key, encode_state(write.record.state))
+                (key, registration.id, lane(registration.queue, registration.definition), registration.priority,
+                 state.status, p.ready_at_ms, p.deadline_at_ms, p.settle_at_ms, registration.parent, key,
+                 encode_state(state))
             )  # fmt: skip
             registrations.append((key, encode_registration(registration)))
             self._pending_registrations.append((key, registration))
-        self._connection.execute(self.sql["insert_processes"], {"rows": as_text(processes)})
-        self._connection.execute(self.sql["insert_registrations"], {"rows": as_text(registrations)})
+        self._write("insert_processes", processes)
+        self._write("insert_registrations", registrations)
 
-    async def save_records(self, writes: Sequence[RecordWrite]) -> None:
-        change = self._next_changes(len(writes))
-        rows = []
-        for position, write in enumerate(writes, change):
-            p = project(write.record)
-            rows.append(
-                (write.key, p.status, p.ready_at_ms, p.deadline_at_ms, p.settle_at_ms, position,
-                 encode_state(write.record.state))
-            )  # fmt: skip
-        self._connection.execute(self.sql["save_processes"], {"rows": as_text(rows)})
+    async def save_records(self, rows: Sequence[RowWrite]) -> None:
+        written = []
+        for change, row in enumerate(rows, self._next_changes(len(rows))):
+            state, p = row.record.state, project(row.record)
+            written.append(
+                (row.key, state.status, p.ready_at_ms, p.deadline_at_ms, p.settle_at_ms, change, encode_state(state))
+            )
+        self._write("save_processes", written)
 
-    async def append_events(self, writes: Sequence[EventWrite]) -> None:
-        rows = []
-        for write in writes:
-            e = write.event
-            rows.append(
-                (write.key, e.sequence, e.type, e.at_ms, e.replay_key, e.operation_id, e.operation_hash, CODEC_VERSION,
+    async def append_events(self, rows: Sequence[RowWrite]) -> None:
+        self._write(
+            "append_events",
+            [
+                (row.key, e.sequence, e.type, e.at_ms, e.replay_key, e.operation_id, e.operation_hash, CODEC_VERSION,
                  checksum(e), bytes(e.payload).decode())
-            )  # fmt: skip
-        self._connection.execute(self.sql["append_events"], {"rows": as_text(rows)})
+                for row in rows
+                for e in row.fresh
+            ],
+        )  # fmt: skip
 
-    async def save_leases(self, writes: Sequence[LeaseWrite]) -> None:
-        dropped = [write.key for write in writes if write.lease is None]
+    async def save_leases(self, rows: Sequence[RowWrite]) -> None:
+        dropped = [row.key for row in rows if row.lease is None]
         if dropped:
             self._connection.execute(self.sql["drop_leases"], {"rows": as_text(dropped)})
-        rows = []
-        for write in writes:
-            if (lease := write.lease) is not None:
-                p = project_lease(write.record, lease)
-                rows.append(
-                    (write.key, lease.owner.name, lease.owner.incarnation, lease.token, lease.fence, lease.claim_id,
+        written = []
+        for row in rows:
+            if (lease := row.lease) is not None:
+                p = project_lease(row.record, lease)
+                written.append(
+                    (row.key, lease.owner.name, lease.owner.incarnation, lease.token, lease.fence, lease.claim_id,
                      lease.claimed_at_ms, lease.expires_at_ms, lease.boot_id, lease.boot_expires_ms,
-                     int(lease.released), p.lane, write.record.registration.priority, p.settle_at_ms)
+                     int(lease.released), p.lane, row.record.registration.priority, p.settle_at_ms)
                 )  # fmt: skip
-        if rows:
-            self._connection.execute(self.sql["save_leases"], {"rows": as_text(rows)})
+        if written:
+            self._write("save_leases", written)
 
 
 def _readable(decode: Callable[[str, str], Any], text: str, process_id: str) -> Any:

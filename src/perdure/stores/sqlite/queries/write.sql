@@ -1,5 +1,6 @@
--- What the writer does inside a transaction. Every statement takes the whole batch as one JSON array and runs in one
--- step: stepping row by row would hand the interpreter lock back and forth with the event loop for each row.
+-- What the writer does inside a transaction. A statement takes a whole batch and runs in one step: stepping row by row
+-- would hand the interpreter lock back and forth with the event loop for each row. What is looked up comes as one JSON
+-- array; what is written comes as bound values, the one row of `(?, …)` being repeated for every row of the batch.
 
 -- name: load
 -- The named rows with their leases, as one JSON array of [row, id, state, lease or null]. By the unique index on id.
@@ -95,31 +96,26 @@ UPDATE store SET change = change + :count WHERE one = 1 RETURNING change;
 
 -- name: insert_processes
 INSERT INTO processes (row, id, lane, priority, status, ready_at, deadline_at, settle_at, parent, change, state)
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
-       value ->> 8, value ->> 9, value ->> 10
-FROM json_each(:rows);
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_registrations
-INSERT INTO registrations (row, body) SELECT value ->> 0, value ->> 1 FROM json_each(:rows);
+INSERT INTO registrations (row, body) VALUES (?, ?);
 
 -- name: save_processes
 -- The transition of rows by integer name. Lane, priority and parent never change.
-UPDATE processes SET status = v.value ->> 1, ready_at = v.value ->> 2, deadline_at = v.value ->> 3,
-    settle_at = v.value ->> 4, change = v.value ->> 5, state = v.value ->> 6
-FROM json_each(:rows) AS v WHERE processes.row = v.value ->> 0;
+WITH written(row, status, ready_at, deadline_at, settle_at, change, state) AS (VALUES (?, ?, ?, ?, ?, ?, ?))
+UPDATE processes SET status = w.status, ready_at = w.ready_at, deadline_at = w.deadline_at, settle_at = w.settle_at,
+    change = w.change, state = w.state
+FROM written AS w WHERE processes.row = w.row;
 
 -- name: append_events
 INSERT INTO events (row, sequence, type, at, replay_key, operation_id, operation_hash, codec, checksum, payload)
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
-       value ->> 8, value ->> 9
-FROM json_each(:rows);
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: save_leases
 INSERT OR REPLACE INTO leases (row, owner, incarnation, token, fence, claim_id, claimed_at, expires_at, boot_id,
     boot_expires_at, released, lane, priority, settle_at)
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
-       value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13
-FROM json_each(:rows);
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: drop_leases
 DELETE FROM leases WHERE row IN (SELECT value FROM json_each(:rows));
