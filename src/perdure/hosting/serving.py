@@ -65,7 +65,9 @@ class Serving:
         return drained
 
     def request(self, reason: str) -> None:
-        """Ask for a drive; asking again before it happens changes nothing."""
+        """Ask for a drive; asking again before it happens changes nothing. Without a worker there is none to ask for."""
+        if self.worker is None:
+            return
         self._reason = self._reason or reason
         self._wake.set()
 
