@@ -1,0 +1,1 @@
+"""Labs: real operating-system processes on one file, killed, saturated and timed. `python -m lab --help`."""

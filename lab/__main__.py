@@ -1,0 +1,56 @@
+"""`python -m lab kills | fairness | latency`: proof and figures with real processes. JSON at the end; 1 on a breach."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from lab.kills.run import LEAST_HITS, KillLab
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
+    labs = parser.add_subparsers(dest="lab", required=True)
+    kills = labs.add_parser("kills", help="workers killed with SIGKILL at named moments and at random times")
+    kills.add_argument("--rounds", type=int, default=200)
+    kills.add_argument("--workers", type=int, default=2)
+    kills.add_argument("--seconds", type=float, default=170.0, help="start no further round after so long")
+    kills.add_argument("--batch", type=int, default=6, help="processes started per worker and round")
+    kills.add_argument("--seed", type=int, default=1)
+    kills.add_argument("--least-hits", type=int, default=LEAST_HITS, help="how often each moment must be hit")
+    kills.set_defaults(run=_kills)
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="perdure-lab-") as folder:
+        return int(options.run(options, Path(folder)))
+
+
+def _kills(options: argparse.Namespace, folder: Path) -> int:
+    lab = KillLab(folder, seed=options.seed, workers=options.workers, batch=options.batch, say=_say)
+    report = lab.run(options.rounds, options.seconds, options.least_hits)
+    _print(report)
+    if not report.breaches:
+        return 0
+    kept = Path(tempfile.mkdtemp(prefix="perdure-lab-failed-"))
+    folder.rename(kept / "run")
+    folder.mkdir()
+    print(f"{len(report.breaches)} promises were broken; the files are in {kept / 'run'}:", file=sys.stderr)
+    for breach in report.breaches[:50]:
+        print(f"  {breach}", file=sys.stderr)
+    return 1
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _print(report: msgspec.Struct) -> None:
+    print(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
