@@ -91,7 +91,7 @@ class Host:
         self._work, self._sink, self._given_registry = work, sink, registry
         self._moments = moments
         self._clock, self._ids = clock or SystemClock(), ids or SystemIds()
-        self._spawner = spawner or LoopSpawner(self.options.concurrency + 4)
+        self._given_spawner, self._spawner = spawner, spawner or LoopSpawner()
         self._processes: dict[Definition, Process[Any, Any]] = {}
         self._codes: dict[Definition, PythonCode] = {}
         self._pump: SinkPump | None = None
@@ -156,6 +156,8 @@ class Host:
         """Open the store and, if this host works, begin to run what is due. Raises the store's typed errors."""
         if self._serving is not None:
             raise WrongHostUse("this host is open already; use one `async with` per host")
+        if self._given_spawner is None:
+            self._spawner = LoopSpawner(self.options.concurrency + 4)  # the options may have been replaced since
         registry = self._given_registry or await open_registry(self.url, self._clock, self._moments)
         try:
             serving = self._assemble(registry)
