@@ -1,0 +1,1 @@
+"""One module per command (cancel and abandon share one); main.COMMANDS says which."""
