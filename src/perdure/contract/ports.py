@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Protocol
 
@@ -106,7 +106,7 @@ class Engine(Protocol):
     """Runs the code of definitions of one kind."""
 
     @property
-    def definitions(self) -> Sequence[Definition]:
+    def definitions(self) -> Collection[Definition]:
         """What this engine can run now."""
         ...
 

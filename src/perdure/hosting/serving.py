@@ -88,16 +88,24 @@ class Serving:
         """Find the next due time among what was just committed; what a claim took is nobody's any more."""
         if self.worker is None:
             return
-        claimed = {c.record.id for r in receipts if isinstance(r, ClaimReceipt) for c in r.claimed}
+        claimed: set[str] | None = None
         for receipt in receipts:
-            if isinstance(receipt, Receipt) and receipt.process_id not in claimed:
-                p = project(receipt.record)
-                if not receipt.record.is_terminal and not self.worker.knows(receipt.record.registration.definition):
-                    continue
-                for due_ms in (p.ready_at_ms, p.deadline_at_ms, p.settle_at_ms):
-                    if due_ms is not None and (self._next_due_ms is None or due_ms < self._next_due_ms):
-                        self._next_due_ms = due_ms
-                        self._wake.set()
+            if not isinstance(receipt, Receipt):
+                continue
+            state = receipt.record.state
+            if state.status == "running" or (state.outcome is not None and state.settle_due_at_ms is None):
+                continue
+            if claimed is None:
+                claimed = {c.record.id for r in receipts if isinstance(r, ClaimReceipt) for c in r.claimed}
+            if receipt.process_id in claimed:
+                continue
+            if state.outcome is None and not self.worker.knows(receipt.record.registration.definition):
+                continue
+            p = project(receipt.record)
+            for due_ms in (p.ready_at_ms, p.deadline_at_ms, p.settle_at_ms):
+                if due_ms is not None and (self._next_due_ms is None or due_ms < self._next_due_ms):
+                    self._next_due_ms = due_ms
+                    self._wake.set()
 
     def _hint(self) -> None:
         self._hinted = True

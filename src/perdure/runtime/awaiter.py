@@ -21,6 +21,10 @@ FIRST_BACKOFF_S = 0.025
 BACKOFF_CAP_S = 1.0
 
 
+Ended = ProcessRecord | None
+"""The record that shows the end, or None: the row is no more."""
+
+
 class _Watch:
     """All waits on one process: when it is looked at next, and who is woken when it has ended."""
 
@@ -28,7 +32,7 @@ class _Watch:
 
     def __init__(self, process_id: str) -> None:
         self.process_id = process_id
-        self.waiters: set[asyncio.Future[None]] = set()
+        self.waiters: set[asyncio.Future[Ended]] = set()
         self.backoff_s, self.due_s = FIRST_BACKOFF_S, 0.0
 
 
@@ -39,36 +43,36 @@ class EndWatcher:
         self._registry, self._hub, self._spawner = registry, hub, spawner
         self._watches: dict[str, _Watch] = {}
         self._due: list[tuple[float, str]] = []
-        self._ticked: set[str] = set()
+        self._ticked: dict[str, None] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, process_id: str) -> asyncio.Future[None]:
+    def add(self, process_id: str) -> asyncio.Future[Ended]:
         """A future that is done once the process is live no more. Give it to `remove` in any case."""
         watch = self._watches.get(process_id)
         if watch is None:
             watch = self._watches[process_id] = _Watch(process_id)
-            self._hub.listen(process_id, self._tick)
+            self._hub.listen(process_id, self._tick, for_end=True)
             self._schedule(watch)
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         watch.waiters.add(waiter)
         if self._task is None or self._task.done():
             self._task = self._spawner.spawn(self._look_while_watched(), "perdure-end-watcher")
         return waiter
 
-    def remove(self, process_id: str, waiter: asyncio.Future[None]) -> None:
+    def remove(self, process_id: str, waiter: asyncio.Future[Ended]) -> None:
         watch = self._watches.get(process_id)
         if watch is None:
             return
         watch.waiters.discard(waiter)
         if not watch.waiters:
             del self._watches[process_id]
-            self._hub.unlisten(process_id, self._tick)
+            self._hub.unlisten(process_id, self._tick, for_end=True)
             if not self._watches:
                 self._wake.set()
 
     def _tick(self, process_id: str) -> None:
-        self._ticked.add(process_id)
+        self._ticked[process_id] = None
         self._wake.set()
 
     def _schedule(self, watch: _Watch) -> None:
@@ -79,9 +83,9 @@ class EndWatcher:
 
     async def _look_while_watched(self) -> None:
         while self._watches:
-            watches = self._take_due()
-            if watches:
-                await self._look(watches)
+            ticked, due = self._take_ticked(), self._take_due()
+            if ticked or due:
+                await self._look(ticked, due)
             await self._sleep()
 
     async def _sleep(self) -> None:
@@ -95,36 +99,46 @@ class EndWatcher:
                     pass
         self._wake.clear()
 
+    def _take_ticked(self) -> list[_Watch]:
+        """The watches of processes that may just have ended; their backoff begins anew."""
+        ticked, self._ticked = self._ticked, {}
+        watches = [watch for process_id in ticked if (watch := self._watches.get(process_id)) is not None]
+        for watch in watches:
+            watch.backoff_s = FIRST_BACKOFF_S
+        return watches
+
     def _take_due(self) -> list[_Watch]:
-        """The watches that ticked (their backoff begins anew) and those whose backoff is over (it doubles)."""
-        now_s, taken = asyncio.get_running_loop().time(), {}
-        for process_id in sorted(self._ticked):
-            if (watch := self._watches.get(process_id)) is not None:
-                watch.backoff_s = FIRST_BACKOFF_S
-                taken[process_id] = watch
-        self._ticked.clear()
+        """The watches whose backoff is over; it doubles."""
+        now_s, due = asyncio.get_running_loop().time(), []
         while self._due and self._due[0][0] <= now_s:
             due_s, process_id = heapq.heappop(self._due)
             watch = self._watches.get(process_id)
-            if watch is not None and watch.due_s == due_s and process_id not in taken:
+            if watch is not None and watch.due_s == due_s:
                 watch.backoff_s = min(watch.backoff_s * 2, BACKOFF_CAP_S)
-                taken[process_id] = watch
-        return list(taken.values())
+                due.append(watch)
+        return due
 
-    async def _look(self, watches: list[_Watch]) -> None:
+    async def _look(self, ticked: list[_Watch], due: list[_Watch]) -> None:
+        """Read what ticked; of what is merely due, only what a cheap look shows to have ended."""
         try:
-            ended = await self._registry.ended_among([watch.process_id for watch in watches])
+            ids = [watch.process_id for watch in ticked]
+            if due:
+                ids += await self._registry.ended_among([watch.process_id for watch in due])
+            records = await self._registry.get_many(ids) if ids else {}
         except Exception as error:  # the store's: whoever waits is told, nobody waits it out
-            for watch in watches:
+            for watch in (*ticked, *due):
                 for waiter in watch.waiters:
                     if not waiter.done():
                         waiter.set_exception(error)
             return
-        for process_id in ended:
-            for waiter in self._watches[process_id].waiters if process_id in self._watches else ():
-                if not waiter.done():
-                    waiter.set_result(None)
-        for watch in watches:
+        for process_id in ids:
+            record = records.get(process_id)
+            watch_now = self._watches.get(process_id)
+            if watch_now is not None and (record is None or not record.is_live):
+                for waiter in watch_now.waiters:
+                    if not waiter.done():
+                        waiter.set_result(record)
+        for watch in (*ticked, *due):
             if self._watches.get(watch.process_id) is watch:
                 self._schedule(watch)
 
@@ -149,15 +163,16 @@ class Awaiter:
     async def _until_ended(self, process_id: str) -> Outcome:
         waiter = self._ends.add(process_id)
         try:
-            while True:
-                record = await self._registry.get(process_id)
-                if record.outcome is not None:
-                    return record.outcome
-                if record.status == "caller_departed":
+            record: Ended = await self._registry.get(process_id)
+            while record is None or record.outcome is None:
+                if record is not None and record.status == "caller_departed":
                     raise CallerDeparted(process_id)
-                await waiter
+                record = await waiter
                 self._ends.remove(process_id, waiter)
                 waiter = self._ends.add(process_id)
+                if record is None:  # gone, or unreadable: the point read says which
+                    record = await self._registry.get(process_id)
+            return record.outcome
         finally:
             self._ends.remove(process_id, waiter)
 

@@ -45,37 +45,45 @@ class Subscription:
 
 
 class ChangeHub:
-    """Calls the listeners of a process. An entry vanishes with its last listener. Event loop only."""
+    """Calls the listeners of a process. An entry vanishes with its last listener. Event loop only.
+
+    Who only waits for the end listens for that: it is not called for what happens before.
+    """
 
     def __init__(self) -> None:
-        self._listeners: dict[str, list[Listener]] = {}
+        self._changes: dict[str, list[Listener]] = {}
+        self._ends: dict[str, list[Listener]] = {}
 
     def subscribe(self, process_id: str) -> Subscription:
         return Subscription(self, process_id)
 
-    def listen(self, process_id: str, listener: Listener) -> None:
-        self._listeners.setdefault(process_id, []).append(listener)
+    def listen(self, process_id: str, listener: Listener, *, for_end: bool = False) -> None:
+        (self._ends if for_end else self._changes).setdefault(process_id, []).append(listener)
 
-    def unlisten(self, process_id: str, listener: Listener) -> None:
-        standing = self._listeners.get(process_id)
+    def unlisten(self, process_id: str, listener: Listener, *, for_end: bool = False) -> None:
+        topic = self._ends if for_end else self._changes
+        standing = topic.get(process_id)
         if standing is not None and listener in standing:
             standing.remove(listener)
             if not standing:
-                del self._listeners[process_id]
+                del topic[process_id]
 
-    def publish(self, process_ids: Iterable[str]) -> None:
-        """Something about these processes has changed."""
-        if not self._listeners:
+    def publish(self, process_ids: Iterable[str], *, may_have_ended: bool = True) -> None:
+        """Something about these processes has changed; their end, unless the publisher knows better."""
+        if not self._changes and not (may_have_ended and self._ends):
             return
         for process_id in process_ids:
-            for listener in tuple(self._listeners.get(process_id, ())):
+            for listener in tuple(self._changes.get(process_id, ())):
                 listener(process_id)
+            if may_have_ended:
+                for listener in tuple(self._ends.get(process_id, ())):
+                    listener(process_id)
 
     def publish_all(self) -> None:
         """Something about any process may have changed."""
-        self.publish(tuple(self._listeners))
+        self.publish({**self._changes, **self._ends})
 
     @property
     def watched(self) -> int:
         """How many processes have listeners."""
-        return len(self._listeners)
+        return len(self._changes.keys() | self._ends.keys())

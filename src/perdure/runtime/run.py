@@ -28,7 +28,8 @@ class ActiveRun:
     """A claimed process in this worker, from its claim to the write of its end."""
 
     __slots__ = (
-        "_permit", "deadline", "detached", "ending", "entered", "lease", "local_deadline_ms", "record", "stop", "task",
+        "_permit", "deadline", "detached", "ending", "entered", "holds_permit", "lease", "local_deadline_ms", "record", "stop",
+        "task",
     )  # fmt: skip
 
     def __init__(self, record: ProcessRecord, lease: Lease, local_deadline_ms: int, permit: HeldPermit) -> None:
@@ -39,6 +40,7 @@ class ActiveRun:
         self.deadline: asyncio.TimerHandle | None = None
         self.entered = False
         self.ending = False
+        self.holds_permit = True
         self.detached = False
 
     @property

@@ -18,6 +18,10 @@ class Spawner(Protocol):
         """Start a task and keep it referenced until it ends."""
         ...
 
+    def spawn_kept(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """The same for a caller that keeps the task referenced by itself until it ends."""
+        ...
+
     def start_thread(self, work: Callable[[], None], name: str) -> threading.Thread | None:
         """Start a daemon thread, or answer None where there are none (a simulation): do the work as a task then."""
         ...
@@ -44,6 +48,9 @@ class LoopSpawner:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def spawn_kept(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        return asyncio.get_running_loop().create_task(work, name=name)
 
     def start_thread(self, work: Callable[[], None], name: str) -> threading.Thread | None:
         thread = threading.Thread(target=work, name=name, daemon=True)

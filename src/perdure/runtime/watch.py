@@ -27,12 +27,12 @@ def watch(registry: Registry, hub: ChangeHub, pump: SinkPump | None = None) -> C
     def committed(receipts: Sequence[AnyReceipt]) -> None:
         for receipt in receipts:
             match receipt:
-                case Receipt(process_id=process_id, events=events, answer=answer):
-                    hub.publish((process_id,))
+                case Receipt(process_id=process_id, events=events, answer=answer, record=record):
+                    hub.publish((process_id,), may_have_ended=not record.is_live)
                     if pump is not None and answer == "applied":
                         pump.offer(events)
-                case ClaimReceipt(events=events):
-                    hub.publish(event.process_id for event in events)
+                case ClaimReceipt(events=events, ended=ended):
+                    hub.publish((event.process_id for event in events), may_have_ended=bool(ended))
                     if pump is not None:
                         pump.offer(events)
 

@@ -22,6 +22,7 @@ from perdure.errors import (
     Refused,
     StoreClosed,
     StoreError,
+    UnknownDefinition,
 )
 from perdure.ids import Ids, SystemIds
 from perdure.model.leases import DeathProof, Owner
@@ -95,6 +96,8 @@ class DurableProcessWorker:
         self._backoffs: dict[str, int] = {}
         self._proofs: tuple[DeathProof, ...] = ()
         self._more = False
+        self._refill_due = False
+        self._ending = 0
         self._claiming: asyncio.Task[ClaimReceipt] | None = None
         self._state: Literal["new", "serving", "draining", "stopped"] = "new"
 
@@ -107,7 +110,8 @@ class DurableProcessWorker:
 
     @property
     def free_permits(self) -> int:
-        return self._permits.free
+        """What may be claimed now: the free permits, or none while more ends than permits wait to be written."""
+        return self._permits.free if self._ending <= self.options.concurrency else 0
 
     def definitions(self) -> tuple[Definition, ...]:
         return tuple(sorted({d for engine in self._engines for d in engine.definitions}))
@@ -137,7 +141,7 @@ class DurableProcessWorker:
         admitted: tuple[str, ...] = ()
         deferred: tuple[DeferredRow, ...] = ()
         ended = settling.ended
-        if self._state != "serving" or self._permits.free == 0:
+        if self._state != "serving" or self.free_permits == 0:
             self._more = self._state == "serving"
             deferred = (DeferredRow("*", "no_permit", f"{self._permits.held} of {self._permits.limit} are held"),)
         else:
@@ -149,7 +153,7 @@ class DurableProcessWorker:
 
     def claim_for_start(self) -> ClaimNext | None:
         """A claim to be committed together with a registration, if a permit is free now. Give it to `run_claimed`."""
-        if self._state != "serving" or self._permits.free == 0 or self._more:
+        if self._state != "serving" or self.free_permits == 0 or self._more:
             return None
         self._permits.take(1)
         return self._claim_command(1)
@@ -220,7 +224,7 @@ class DurableProcessWorker:
         return await asyncio.shield(self._start_claim())
 
     def _start_claim(self) -> asyncio.Task[ClaimReceipt]:
-        limit = self._permits.free
+        limit = self.free_permits
         self._permits.take(limit)
         self._more = False
         self._claiming = self._spawner.spawn(self._claim_and_begin(limit), "perdure-claim")
@@ -265,9 +269,15 @@ class DurableProcessWorker:
             backoff_s = min(backoff_s * 2, 1.0)
 
     def _refill(self) -> None:
-        """A permit is free: claim again if the last claim left something behind."""
+        """Permits are free: claim again if the last claim left something behind; once for all that come free now."""
+        if self._more and not self._refill_due and self._state == "serving":
+            self._refill_due = True
+            asyncio.get_running_loop().call_soon(self._refill_now)
+
+    def _refill_now(self) -> None:
+        self._refill_due = False
         busy = self._claiming is not None and not self._claiming.done()
-        if self._more and self._state == "serving" and not busy and self._permits.free:
+        if self._more and self._state == "serving" and not busy and self.free_permits:
             self._start_claim()
 
     # --- running ----------------------------------------------------------------------------------------------
@@ -277,7 +287,7 @@ class DurableProcessWorker:
         run = ActiveRun(claimed.record, claimed.lease, local_deadline_ms, HeldPermit(self._permits))
         self._runs[run.process_id] = run
         self._keeper.hold(run)
-        run.task = self._spawner.spawn(self._run_one(run), f"perdure:{run.process_id}")
+        run.task = self._spawner.spawn_kept(self._run_one(run), run.process_id)
 
     async def _run_one(self, run: ActiveRun) -> None:
         """Run one claimed process and record what became of it under the lease that was granted."""
@@ -296,8 +306,7 @@ class DurableProcessWorker:
         """Run the code; the command that tells the registry how it ended, or None if there is nothing to tell."""
         record = run.record
         try:
-            engine = next(e for e in self._engines if record.registration.definition in e.definitions)
-            work = engine.prepare(run)
+            work = self._engine_of(record.registration.definition).prepare(run)
         except Exception as error:  # no user code was entered: the start never was
             self._report_fault(WorkerFault("decode", "a process could not be entered", run.process_id, str(error)))
             return self._withdrawn(run, str(error))
@@ -306,7 +315,8 @@ class DurableProcessWorker:
             return self._withdrawn(run, "the lease's local deadline passed before entry")
         enter_process(run.permit)
         run.entered = True
-        self._arm(run)
+        if record.state.cancel_request is not None or record.registration.deadline_ms is not None:
+            self._arm(run)
         self._moments.reached("run.entered", run.process_id)
         try:
             value = await work
@@ -331,6 +341,12 @@ class DurableProcessWorker:
             )
         self._backoffs.pop(run.process_id, None)
         return Complete(process_id=run.process_id, outcome=Completed(value), authority=LeaseRight(run.lease.key))
+
+    def _engine_of(self, definition: Definition) -> Engine:
+        for engine in self._engines:
+            if definition in engine.definitions:
+                return engine
+        raise UnknownDefinition(str(definition), [str(known) for known in self.definitions()])
 
     def _arm(self, run: ActiveRun) -> None:
         """Tell the code at once what it was to be told: a cancel request that stood, a deadline that comes."""
@@ -386,6 +402,11 @@ class DurableProcessWorker:
         if self._runs.get(run.process_id) is run:
             del self._runs[run.process_id]
             self._keeper.let_go(run)
+            self._give_back_permit(run)
+
+    def _give_back_permit(self, run: ActiveRun) -> None:
+        if run.holds_permit:
+            run.holds_permit = False
             self._permits.give_back()
 
     # --- how a run ends ---------------------------------------------------------------------------------------
@@ -434,10 +455,21 @@ class DurableProcessWorker:
 
     async def _write_end(self, run: ActiveRun, command: RowCommand | None) -> None:
         """Have the end written. A store that fails is asked again until the lease's local deadline."""
-        run.ending = command is not None
-        backoff_s = 0.01
         self._moments.reached("run.returned", run.process_id)
-        while command is not None:
+        if command is None:
+            return
+        run.ending = True
+        self._ending += 1
+        self._give_back_permit(run)  # the code has returned: what is left to do is the store's
+        try:
+            await self._write(run, command)
+        finally:
+            self._ending -= 1
+            self._refill()
+
+    async def _write(self, run: ActiveRun, command: RowCommand) -> None:
+        backoff_s = 0.01
+        while True:
             try:
                 receipt: Receipt = await self._registry.execute(command)
             except LeaseSuperseded as superseded:

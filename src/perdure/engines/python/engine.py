@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +39,8 @@ class PythonEngine:
         self._registry, self._in_thread, self._codes = registry, in_thread, codes
 
     @property
-    def definitions(self) -> Sequence[Definition]:
-        return tuple(self._codes)
+    def definitions(self) -> Collection[Definition]:
+        return self._codes.keys()
 
     def prepare(self, run: Run) -> Coroutine[Any, Any, msgspec.Raw]:
         code = self._codes[run.record.registration.definition]

@@ -36,7 +36,7 @@ _encode = msgspec.json.Encoder().encode
 _decode_loaded = msgspec.json.Decoder(list[tuple[int, str, ProcessState, Lease | None]]).decode
 _decode_registrations = msgspec.json.Decoder(list[tuple[int, Registration]]).decode
 _decode_lease = msgspec.json.Decoder(Lease | None).decode
-_decode_candidates = msgspec.json.Decoder(list[list[Candidate]]).decode
+_decode_candidates = msgspec.json.Decoder(list[Candidate]).decode
 _decode_ids = msgspec.json.Decoder(list[str]).decode
 
 
@@ -45,7 +45,7 @@ def as_text(value: object) -> str:
 
 
 def seeks_of(lanes: Sequence[str]) -> str:
-    """The [lane, priority] pairs at which a claim's indexes are entered."""
+    """The [lane, priority] pairs at which the claim's indexes are entered to find what falls due next."""
     return as_text([(lane, priority) for lane in lanes for priority in range(HIGHEST_PRIORITY, LOWEST_PRIORITY + 1)])
 
 
@@ -83,7 +83,7 @@ class SqliteRows:
         self._moments = moments
         self._boot_id: str | None = None
         self._registrations = RegistrationCache()
-        self._pending_registrations: list[tuple[int, Registration]] = []
+        self._pending_registrations: dict[int, Registration] = {}
         self.position = 0
         """The change position after the last commit of this connection."""
         self.foreign_position = 0
@@ -103,7 +103,7 @@ class SqliteRows:
         self._moments.reached("commit.before")
         self._connection.execute("COMMIT")
         self._moments.reached("commit.after")
-        for key, registration in self._pending_registrations:
+        for key, registration in self._pending_registrations.items():
             self._registrations.put(key, registration)
         self._pending_registrations.clear()
         if self._position:
@@ -149,7 +149,7 @@ class SqliteRows:
         known: dict[int, Registration | PerdureError] = {}
         missing = []
         for key in keys:
-            cached = self._registrations.get(key)
+            cached = self._pending_registrations.get(key) or self._registrations.get(key)
             if cached is None:
                 missing.append(key)
             else:
@@ -175,14 +175,14 @@ class SqliteRows:
     async def claimable(
         self, lanes: Sequence[str], limit: int, now: Moment, dead_incarnations: Collection[str]
     ) -> Sequence[Candidate]:
-        seeks = seeks_of(lanes)
-        texts = [
-            self._one("ready", seeks=seeks, now=now.wall_ms, limit=limit),
-            self._one("lapsed", seeks=seeks, boot_now=now.boot_ms, limit=limit),
-        ]
+        texts = []
+        for lane in lanes:
+            texts.append(self._one("ready", lane=lane, now=now.wall_ms, limit=limit))
+            texts.append(self._one("lapsed", lane=lane, boot_now=now.boot_ms, limit=limit))
         if dead_incarnations:
-            texts.append(self._one("void", seeks=seeks, dead=as_text(list(dead_incarnations)), limit=limit))
-        return sorted(c for text in texts for found in _decode_candidates(text) for c in found)[: limit * 2]
+            dead = as_text(list(dead_incarnations))
+            texts.append(self._one("void", lanes=as_text(lanes), dead=dead, limit=limit))
+        return sorted(candidate for text in texts for candidate in _decode_candidates(text))[: limit * 2]
 
     async def leased_by_claim(self, incarnation: str, claim_id: str) -> Sequence[str]:
         return _decode_ids(self._one("leased_by_claim", incarnation=incarnation, claim_id=claim_id))
@@ -210,7 +210,7 @@ class SqliteRows:
                  encode_state(state))
             )  # fmt: skip
             registrations.append((key, encode_registration(registration)))
-            self._pending_registrations.append((key, registration))
+            self._pending_registrations[key] = registration
         self._write("insert_processes", processes)
         self._write("insert_registrations", registrations)
 

@@ -57,6 +57,7 @@ class SqliteRegistry:
         self._loop = asyncio.get_running_loop()
         self._listeners: list[CommitListener] = []
         self._closed = False
+        self._gathered: list[Entry] = []
         self._holders: Sequence[tuple[str, str | None]] | None = None
         self._sql = load_queries("read.sql")
         write_connection = open_connection(path, writer=True)
@@ -96,6 +97,7 @@ class SqliteRegistry:
         if self._closed or os.getpid() != self._pid:
             return
         self._closed = True
+        self._hand_over()
         self._peers.forget_loop()
         for thread in (self._writer, self._points, self._scans):
             await asyncio.wrap_future(thread.stop())
@@ -129,9 +131,16 @@ class SqliteRegistry:
 
     def _submit(self, commands: Sequence[Command]) -> asyncio.Future[list[Result]]:
         self._check()
+        """What is submitted in one turn of the loop reaches the writer together: one hand-over, one batch."""
         future: asyncio.Future[list[Result]] = self._loop.create_future()
-        self._writer.submit(Entry(commands, future))
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(Entry(commands, future))
         return future
+
+    def _hand_over(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        self._writer.submit_all(gathered)
 
     def renew_from_thread(self, command: Renew) -> ThreadFuture[RenewReceipt]:
         self._check()

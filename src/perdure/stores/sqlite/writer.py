@@ -75,6 +75,12 @@ class Writer:
                 self._entries.append(entry)
             self._wake.notify()
 
+    def submit_all(self, entries: Sequence[Entry]) -> None:
+        """Queue entries in order. Any thread; after `stop` only what was accepted before it."""
+        with self._wake:
+            self._entries.extend(entries)
+            self._wake.notify()
+
     def call(self, job: Callable[[apsw.Connection], T]) -> ThreadFuture[T]:
         """Have `job` done on the writer's connection between two batches. Any thread."""
         future: ThreadFuture[T] = ThreadFuture()

@@ -50,36 +50,33 @@ JOIN events AS e ON e.row = p.row AND e.replay_key = wanted.value ->> 2
 ORDER BY 1, 2;
 
 -- name: ready
--- The first rows that are ready, per [lane, priority]: one seek of processes_ready each, so what isn't ready is never
--- visited. As one JSON array of arrays of [priority, due time, id].
-SELECT json_group_array(json(found)) FROM (
-    SELECT (
-        SELECT json_group_array(json_array(priority, ready_at, id)) FROM (
-            SELECT p.priority, p.ready_at, p.id FROM processes AS p INDEXED BY processes_ready
-            WHERE p.lane = seek.value ->> 0 AND p.priority = seek.value ->> 1 AND p.ready_at <= :now
-            ORDER BY p.ready_at, p.id LIMIT :limit)
-    ) AS found FROM json_each(:seeks) AS seek);
+-- The first rows of a lane that are ready, in claim order: priority by priority, each one range of processes_ready, so
+-- what isn't ready is never visited and the scan ends at the limit. The join order is the claim order (CROSS JOIN fixes
+-- it); sorting would have to visit every row that is ready. As one JSON array of [priority, due time, id].
+SELECT json_group_array(json_array(priority, ready_at, id)) FROM (
+    SELECT p.priority, p.ready_at, p.id
+    FROM (VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9)) AS level
+    CROSS JOIN processes AS p INDEXED BY processes_ready
+        ON p.lane = :lane AND p.priority = level.column1 AND p.ready_at <= :now
+    LIMIT :limit);
 
 -- name: lapsed
--- The first rows whose lease has lapsed, likewise, by leases_lapse; their due time is the lapse.
-SELECT json_group_array(json(found)) FROM (
-    SELECT (
-        SELECT json_group_array(json_array(l.priority, l.expires_at, p.id)) FROM (
-            SELECT row, priority, expires_at FROM leases INDEXED BY leases_lapse
-            WHERE lane = seek.value ->> 0 AND priority = seek.value ->> 1 AND boot_expires_at <= :boot_now
-            ORDER BY boot_expires_at LIMIT :limit
-        ) AS l JOIN processes AS p ON p.row = l.row
-    ) AS found FROM json_each(:seeks) AS seek);
+-- The first rows of a lane whose lease has lapsed, likewise, by leases_lapse; their due time is the lapse.
+SELECT json_group_array(json_array(l.priority, l.expires_at, p.id)) FROM (
+    SELECT l.row, l.priority, l.expires_at
+    FROM (VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9)) AS level
+    CROSS JOIN leases AS l INDEXED BY leases_lapse
+        ON l.lane = :lane AND l.priority = level.column1 AND l.boot_expires_at <= :boot_now
+    LIMIT :limit
+) AS l JOIN processes AS p ON p.row = l.row;
 
 -- name: void
--- Rows leased to incarnations that are proved dead, by leases_claim; their due time is the claim.
-SELECT json_group_array(json(found)) FROM (
-    SELECT (
-        SELECT json_group_array(json_array(l.priority, l.claimed_at, p.id)) FROM (
-            SELECT row, priority, claimed_at FROM leases INDEXED BY leases_claim
-            WHERE incarnation = dead.value AND lane IN (SELECT value ->> 0 FROM json_each(:seeks)) LIMIT :limit
-        ) AS l JOIN processes AS p ON p.row = l.row
-    ) AS found FROM json_each(:dead) AS dead);
+-- Rows of these lanes leased to incarnations that are proved dead, by leases_claim; their due time is the claim.
+SELECT json_group_array(json_array(l.priority, l.claimed_at, p.id)) FROM (
+    SELECT l.row, l.priority, l.claimed_at
+    FROM json_each(:dead) AS dead CROSS JOIN leases AS l INDEXED BY leases_claim ON l.incarnation = dead.value
+    WHERE l.lane IN (SELECT value FROM json_each(:lanes)) LIMIT :limit
+) AS l JOIN processes AS p ON p.row = l.row;
 
 -- name: void_other_boots
 -- A lease of another boot has lapsed, whatever its times say. Run once when a program meets a new boot.
