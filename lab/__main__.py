@@ -10,7 +10,9 @@ from pathlib import Path
 
 import msgspec
 
+from lab.fairness import run_fairness
 from lab.kills.run import LEAST_HITS, KillLab
+from lab.latency import run_latency
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,6 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kills.add_argument("--seed", type=int, default=1)
     kills.add_argument("--least-hits", type=int, default=LEAST_HITS, help="how often each moment must be hit")
     kills.set_defaults(run=_kills)
+    fairness = labs.add_parser("fairness", help="saturating programs on one file: shares, and renewals in time")
+    fairness.add_argument("--seconds", type=float, default=60.0)
+    fairness.add_argument("--programs", type=int, default=3)
+    fairness.set_defaults(run=_fairness)
+    latency = labs.add_parser("latency", help="a start in one program, its result from a worker in another; idling")
+    latency.add_argument("--rounds", type=int, default=200)
+    latency.add_argument("--idle-seconds", type=float, default=10.0)
+    latency.set_defaults(run=_latency)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="perdure-lab-") as folder:
         return int(options.run(options, Path(folder)))
@@ -42,6 +52,18 @@ def _kills(options: argparse.Namespace, folder: Path) -> int:
     for breach in report.breaches[:50]:
         print(f"  {breach}", file=sys.stderr)
     return 1
+
+
+def _fairness(options: argparse.Namespace, folder: Path) -> int:
+    report = run_fairness(folder, programs=options.programs, seconds=options.seconds)
+    _print(report)
+    return 1 if report.breaches else 0
+
+
+def _latency(options: argparse.Namespace, folder: Path) -> int:
+    report = run_latency(folder, rounds=options.rounds, idle_seconds=options.idle_seconds)
+    _print(report)
+    return 1 if report.breaches else 0
 
 
 def _say(line: str) -> None:
