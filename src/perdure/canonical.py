@@ -122,6 +122,11 @@ def sanitize(text: str, *, max_chars: int) -> tuple[str, bool]:
     return cleaned, cut or replaced > 0
 
 
+def is_storable(text: str) -> bool:
+    """Whether the text can be stored as it is: no NUL, no lone surrogates."""
+    return _UNSTORABLE_TEXT.search(text) is None
+
+
 def content_hash(data: bytes) -> str:
     """The SHA-256 of the bytes, as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()

@@ -26,6 +26,7 @@ from perdure.transitions.commands import (
 )
 from perdure.transitions.decision import Decision, Refusal, Standing, answered_before
 from perdure.transitions.ending import decide_claim_to_settle, decide_complete, decide_settle
+from perdure.transitions.keys import check_key_text
 from perdure.transitions.parking import decide_release, decide_retry, decide_suspend, decide_wake
 from perdure.transitions.registering import decide_register
 from perdure.transitions.requests import (
@@ -41,6 +42,8 @@ from perdure.transitions.requests import (
 
 def decide(standing: Standing, command: RowCommand, now: Moment) -> Decision | Refusal:
     """What this command does to the row it names. An operation that was done before is answered as it was then."""
+    if command.operation_id is not None and (invalid := check_key_text("operation_id", command.operation_id)):
+        return invalid
     if before := answered_before(standing, command):
         return before
     match command:

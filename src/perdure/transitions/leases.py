@@ -95,6 +95,7 @@ def check_key(standing: Lease | None, presented: LeaseKey, now: Moment) -> Lease
     if (
         standing is not None
         and not standing.released
+        and standing.process_id == presented.process_id
         and standing.fence == presented.fence
         and standing.token == presented.token
         and standing.owner.incarnation == presented.incarnation

@@ -20,8 +20,8 @@ def lane(queue: str, definition: Definition) -> str:
 class Projection(msgspec.Struct, frozen=True):
     """When the row must be found. Wall milliseconds; None keeps the row out of that search.
 
-    `ready_at_ms`: claimable from then on. `deadline_at_ms`: a settling pass must look at it then. `settle_at_ms`: its
-    end has consequences that wait.
+    `ready_at_ms`: claimable from then on. `deadline_at_ms`: a settling pass must look at it then (0: at once).
+    `settle_at_ms`: its end has consequences that wait.
     """
 
     ready_at_ms: int | None
@@ -30,17 +30,16 @@ class Projection(msgspec.Struct, frozen=True):
 
 
 RESTING = Projection(None, None, None)
+TO_BE_ENDED = Projection(None, 0, None)
 
 
 def project(record: ProcessRecord) -> Projection:
     state = record.state
     if state.status == "pending" or state.status == "waiting":
-        if (
-            state.admitted is not None
-            or state.abandon_request is not None
-            or record.registration.recovery == "externally_owned"
-        ):
+        if state.admitted is not None or record.registration.recovery == "externally_owned":
             return RESTING
+        if state.abandon_request is not None:  # given back by its owner after the request: nobody else will end it
+            return TO_BE_ENDED
         return Projection(state.due_at_ms, record.deadline_at_ms, None)
     return RESTING if state.settle_due_at_ms is None else Projection(None, None, state.settle_due_at_ms)
 

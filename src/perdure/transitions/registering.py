@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 
 import msgspec
 
+from perdure.canonical import is_storable
 from perdure.clock import Moment
 from perdure.errors import InvalidOption, InvalidProcessId, PerdureError, RegistrationConflict
 from perdure.ids import check_process_id
@@ -34,6 +36,8 @@ def decide_register(standing: Standing, command: Register, now: Moment) -> Decis
     registration = command.registration
     if refusal := check_registration(registration):
         return refusal
+    if command.process_id != registration.id:
+        return InvalidOption("process_id", command.process_id, f"the registration's own id, {registration.id!r}")
     if standing.record is None:
         return Decision("applied", base=ProcessRecord(registration, initial_state(registration, now.wall_ms)))
     differing = differences(standing.record.registration, registration)
@@ -79,6 +83,9 @@ def check_registration(registration: Registration) -> PerdureError | None:
     ):
         if not NAME.fullmatch(name):
             return InvalidOption(option, name, NAME_RULE)
+    for option, text in _free_texts(registration):
+        if text is not None and not is_storable(text):
+            return InvalidOption(option, text, "text without NUL and lone surrogates")
     for event_type in registration.event_types:
         if event_type.startswith(RUNTIME_PREFIXES):
             return InvalidOption("event type", event_type, f"a name without the prefixes {' '.join(RUNTIME_PREFIXES)}")
@@ -87,6 +94,16 @@ def check_registration(registration: Registration) -> PerdureError | None:
             if invalid := check_schema(f"{what} {name!r}", schema):
                 return invalid
     return _check_numbers(registration) or _check_recovery(registration)
+
+
+def _free_texts(registration: Registration) -> Iterator[tuple[str, str | None]]:
+    yield "originator", registration.originator
+    yield "caused_by", registration.caused_by
+    yield "wake_target", registration.wake_target
+    if registration.identity is not None:
+        yield from (("identity", registration.identity.kind), ("identity", registration.identity.label))
+    if registration.retry is not None:
+        yield from (("retry.non_retryable", name) for name in registration.retry.non_retryable)
 
 
 def _check_numbers(registration: Registration) -> InvalidOption | None:

@@ -50,11 +50,10 @@ from perdure.transitions.decision import (
 )
 from perdure.transitions.declared import check_declared
 from perdure.transitions.ending import reconciled_abandonment, terminal_fact
+from perdure.transitions.keys import check_key_text
 from perdure.transitions.leases import is_held, next_fence
 from perdure.transitions.parking import check_execution
 from perdure.transitions.registering import NAME, NAME_RULE
-
-LONGEST_KEY = 400
 
 
 def decide_append(standing: Standing, command: AppendEvent, now: Moment) -> Decision | Refusal:
@@ -66,8 +65,8 @@ def decide_append(standing: Standing, command: AppendEvent, now: Moment) -> Deci
         return ReservedEventType(command.type, RUNTIME_PREFIXES)
     if not NAME.fullmatch(command.type):
         return InvalidOption("type", command.type, NAME_RULE)
-    if command.replay_key is not None and not 0 < len(command.replay_key) <= LONGEST_KEY:
-        return InvalidOption("replay_key", command.replay_key, f"1 to {LONGEST_KEY} characters")
+    if command.replay_key is not None and (unfit := check_key_text("replay_key", command.replay_key)):
+        return unfit
     if command.execution is not None and (refused := check_execution(standing, record, command.execution, now)):
         return refused
     if (schema := record.registration.event_types.get(command.type)) is not None and (
@@ -91,8 +90,8 @@ def decide_signal(standing: Standing, command: Signal, now: Moment) -> Decision 
         return UndeclaredType("signal", command.name, tuple(record.registration.signals))
     if invalid := check_declared(schema, command.payload):
         return invalid
-    if command.signal_id is not None and not 0 < len(command.signal_id) <= LONGEST_KEY:
-        return InvalidOption("signal_id", command.signal_id, f"1 to {LONGEST_KEY} characters")
+    if command.signal_id is not None and (unfit := check_key_text("signal_id", command.signal_id)):
+        return unfit
     fact = SignalReceived(name=command.name, signal_id=command.signal_id, payload=command.payload)
     if replayed := keyed_before(standing, fact.type, msgspec.Raw(msgspec.json.encode(fact))):
         return replayed
@@ -106,23 +105,22 @@ def signal_replay_key(command: Signal) -> str | None:
 
 
 def decide_cancel(standing: Standing, command: RequestCancel, now: Moment) -> Decision | Refusal:
-    """Ask for a stop. Where nobody runs the code and none is suspended in it, the row ends at once."""
+    """Ask for a stop; the first request stands. Where nobody runs or is suspended in the code, the row ends at once."""
     record = standing_record(standing, command)
     if isinstance(record, PerdureError):
         return record
-    state = record.state
-    if record.is_terminal or (state.cancel_request is not None and state.cancel_request.reason == command.reason):
+    if record.is_terminal:
         return UNCHANGED
-    requested = CancelRequested(command.reason, command.by)
+    state, first = record.state, record.state.cancel_request
+    requested = () if first else (CancelRequested(command.reason, command.by),)
     ours = record.registration.recovery != "externally_owned" and state.admitted is None
     if ours and state.status == "pending" and not is_held(standing.lease, now):
-        first = state.cancel_request
         reason, by = (first.reason, first.by) if first else (command.reason, command.by)
-        fence = next_fence(record, standing.lease)
-        return applied(
-            requested, ProcessCancelled("registry", fence, command.by, reason=reason, requested_by=by), lease=DROP
+        ended = ProcessCancelled(
+            "registry", next_fence(record, standing.lease), command.by, reason=reason, requested_by=by
         )
-    return applied(requested)
+        return applied(*requested, ended, lease=DROP)
+    return applied(*requested) if requested else UNCHANGED
 
 
 def decide_abandon(standing: Standing, command: RequestAbandon, now: Moment) -> Decision | Refusal:
@@ -159,8 +157,8 @@ def decide_external_ref(standing: Standing, command: SetExternalRef, now: Moment
     record = standing_record(standing, command)
     if isinstance(record, PerdureError):
         return record
-    if not 0 < len(command.ref) <= LONGEST_KEY:
-        return InvalidOption("ref", command.ref, f"1 to {LONGEST_KEY} characters")
+    if unfit := check_key_text("ref", command.ref):
+        return unfit
     stands = record.state.external_ref
     if stands is not None:
         return UNCHANGED if stands == command.ref else ExternalRefConflict(record.id, stands, command.ref)

@@ -93,7 +93,7 @@ class Reader:
         found: dict[str, Found] = {}
         failed: PerdureError | None = None
         try:
-            found = self._records(list({id for ids, _ in wanted for id in ids}))
+            found = self._records(list({id for ids, _ in wanted for id in ids if id.isascii()}))  # others can't exist
         except apsw.Error as error:
             failed = typed(error, self._store)
 

@@ -11,6 +11,7 @@ Each case runs on a store of its own, under a clock that it moves itself, and en
 
 from __future__ import annotations
 
+from perdure.testing.conformance import authority, boundary, claims, leases, log, registration, requests
 from perdure.testing.conformance.case import (
     Capability,
     Case,
@@ -25,7 +26,15 @@ from perdure.testing.conformance.clock import SteppedClock
 from perdure.testing.conformance.kit import Kit, OpenStore
 from perdure.testing.conformance.runner import CaseReport, run_all, run_case, runnable
 
-_MODULES: tuple[tuple[Case, ...], ...] = ()
+_MODULES: tuple[tuple[Case, ...], ...] = (
+    registration.CASES,
+    log.CASES,
+    boundary.CASES,
+    claims.CASES,
+    leases.CASES,
+    authority.CASES,
+    requests.CASES,
+)
 
 
 def cases() -> tuple[Case, ...]:

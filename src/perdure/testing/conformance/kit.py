@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
-from perdure.clock import Clock
+from perdure import canonical
+from perdure.clock import Clock, SystemClock
 from perdure.codec import refold
 from perdure.contract.registry import Registry
 from perdure.model.events import Event
@@ -18,6 +19,7 @@ from perdure.model.queries import Page
 from perdure.model.record import ProcessRecord
 from perdure.model.registration import Definition, Recovery, Registration
 from perdure.model.waits import Wait
+from perdure.runtime.spawner import LoopSpawner
 from perdure.testing.clock import SeededIds
 from perdure.testing.conformance.case import Capability, expect, expect_equal, present
 from perdure.testing.conformance.clock import SteppedClock
@@ -41,6 +43,8 @@ from perdure.transitions.commands import (
     Suspend,
 )
 
+T = TypeVar("T")
+
 OpenStore = Callable[[Clock, str], Awaitable[Registry]]
 """Opens the store of that name with that clock. A new name is a new, empty store; where the store is `reopenable` or
 `multi_process`, the same name again is the same store."""
@@ -51,8 +55,8 @@ TTL_MS = 15_000
 
 
 def raw(value: object) -> msgspec.Raw:
-    """A payload of plain JSON values."""
-    return msgspec.Raw(msgspec.json.encode(value, order="sorted"))
+    """A payload of plain JSON values, as canonical text."""
+    return msgspec.Raw(canonical.encode(value))
 
 
 def registration(id: str, *, recovery: Recovery = "rerunnable", **declared: Any) -> Registration:
@@ -69,6 +73,7 @@ class Kit:
         self._registries: list[Registry] = []
         self.capabilities = capabilities
         self.clock, self.ids = SteppedClock(), SeededIds(seed)
+        self._loop_clock, self._spawner = SystemClock(), LoopSpawner()
 
     async def open(self) -> None:
         self._registries.append(await self._open_store(self.clock, self._store))
@@ -103,10 +108,18 @@ class Kit:
         """Look again until it holds; fail the case if it never does. For what other tasks and threads bring about."""
         try:
             async with asyncio.timeout(within_s):
-                while not await holds():  # noqa: ASYNC110 - what a store's state becomes has no event to wait for
-                    await asyncio.sleep(0.001)
+                while not await holds():
+                    await self.pause(0.001)
         except TimeoutError:
             expect(False, f"{what} (within {within_s} s)")
+
+    async def pause(self, seconds: float = 0.0) -> None:
+        """Let other tasks and threads go on; in the event loop's time, not the kit's clock."""
+        await self._loop_clock.sleep(seconds)
+
+    def spawn(self, work: Coroutine[Any, Any, T], name: str = "conformance") -> asyncio.Task[T]:
+        """Start a task beside the case; whoever starts it awaits it."""
+        return self._spawner.spawn(work, name)
 
     # --- verbs ------------------------------------------------------------------------------------------------
 
@@ -144,9 +157,13 @@ class Kit:
         self, id: str, by: Claimed | CompletionAuthority, outcome: Outcome | None = None, **options: Any
     ) -> Receipt:
         """Write an end (Completed(null) if none is given) under a lease or another authority."""
+        return await self.registry.execute(self.complete_command(id, by, outcome, **options))
+
+    def complete_command(
+        self, id: str, by: Claimed | CompletionAuthority, outcome: Outcome | None = None, **options: Any
+    ) -> Complete:
         authority = LeaseRight(by.lease.key) if isinstance(by, Claimed) else by
-        command = Complete(process_id=id, outcome=outcome or Completed(), authority=authority, **options)
-        return await self.registry.execute(command)
+        return Complete(process_id=id, outcome=outcome or Completed(), authority=authority, **options)
 
     async def append(self, id: str, type: str, value: object = None, **options: Any) -> Receipt:
         """Append an event; `options` are fields of AppendEvent."""
