@@ -12,6 +12,7 @@ from itertools import product
 
 import msgspec
 
+from perdure.canonical import is_storable
 from perdure.clock import Moment
 from perdure.codec import encode_fact
 from perdure.errors import InvalidOption, InvalidPayload, PerdureError
@@ -180,6 +181,9 @@ class Transaction:
             return InvalidOption("limit", command.limit, f"1 to {LARGEST_CLAIM}")
         if command.ttl_ms <= 0:
             return InvalidOption("ttl_ms", command.ttl_ms, "more than 0")
+        owner = command.owner
+        if not is_storable(f"{owner.name}{owner.incarnation}{command.claim_id}{command.token}"):
+            return InvalidOption("owner", owner.name, "names without NUL and lone surrogates")
         again = await self._rows.leased_by_claim(command.owner.incarnation, command.claim_id)
         if again:
             await self._load(again)
@@ -214,7 +218,7 @@ class Transaction:
     # --- loading and persisting -------------------------------------------------------------------------------
 
     async def _load(self, process_ids: Sequence[str] | set[str]) -> None:
-        missing = [id for id in process_ids if id not in self._loaded]
+        missing = [id for id in process_ids if id not in self._loaded and id.isascii()]  # others can't exist
         if missing:
             for id, row in (await self._rows.load(missing)).items():
                 self._loaded[id] = row if isinstance(row, PerdureError) else _Row(row.key, row.record, row.lease)
@@ -262,6 +266,8 @@ def _event_name(command: RowCommand) -> EventName | None:
             return None
     if replay_key is None and command.operation_id is None:
         return None
+    if not is_storable(f"{command.process_id}{command.operation_id}{replay_key}"):
+        return None  # it can't stand anywhere, and is refused
     return EventName(command.process_id, command.operation_id, replay_key)
 
 

@@ -198,11 +198,13 @@ class SqliteRegistry:
 
     async def ended_among(self, process_ids: Collection[str]) -> Sequence[str]:
         self._check()
-        ids = {"ids": as_text(list(process_ids))}
+        ids = {"ids": as_text([id for id in process_ids if id.isascii()])}
         text = await self._points.call(lambda c: str(self._get(c, "ended_among", ids)))
-        return msgspec.json.decode(text, type=list[str])
+        return [*msgspec.json.decode(text, type=list[str]), *(id for id in process_ids if not id.isascii())]
 
     async def get_lease(self, process_id: str) -> Lease | None:
+        if not process_id.isascii():
+            return None  # no such id can exist
         row = await self._scan(lambda c: cast("Any", c.execute(self._sql["lease"], {"id": process_id}).fetchone()))
         if row is None:
             return None
@@ -249,7 +251,7 @@ class SqliteRegistry:
 
     async def _events(self, name: str, process_id: str, **bindings: Any) -> Sequence[Any]:
         def read(connection: apsw.Connection) -> Sequence[Any]:
-            row = self._get(connection, "row_of", {"id": process_id})
+            row = self._get(connection, "row_of", {"id": process_id}) if process_id.isascii() else None
             if row is None:
                 raise UnknownProcess(process_id)
             return cast("Sequence[Any]", connection.execute(self._sql[name], {"row": row, **bindings}).fetchall())
