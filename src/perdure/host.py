@@ -332,8 +332,11 @@ class Host:
             await serving.registry.execute(command)
             return
         sent_ms = self._clock.now().boot_ms
-        starting = self._spawner.spawn(_start_here(serving, worker, command, claim, sent_ms), "perdure-start")
-        await asyncio.shield(starting)  # a caller that gives up can't strand what was claimed with it
+        starting = self._spawner.as_future(serving.registry.execute_together((command, claim)), "perdure-start")
+        starting.add_done_callback(lambda done: worker.run_claimed(_claimed_in(done), sent_ms))
+        registered, _ = await asyncio.shield(starting)  # a caller that gives up can't strand what was claimed with it
+        if isinstance(registered, PerdureError):
+            raise registered
 
     def _input(self, process: Process[Any, Any], value: Any) -> msgspec.Raw:
         if self._processes.get(process.definition) is not process:
@@ -423,17 +426,12 @@ class Host:
         return await self._open.driver.claim_and_run_pending(reason)
 
 
-async def _start_here(
-    serving: Serving, worker: DurableProcessWorker, command: Register, claim: Any, sent_ms: int
-) -> None:
-    claimed: ClaimReceipt | None = None
-    try:
-        registered, claimed_rows = await serving.registry.execute_together((command, claim))
-        claimed = claimed_rows if isinstance(claimed_rows, ClaimReceipt) else None
-        if isinstance(registered, PerdureError):
-            raise registered
-    finally:
-        worker.run_claimed(claimed, sent_ms)
+def _claimed_in(done: asyncio.Future[list[Any]]) -> ClaimReceipt | None:
+    """What a start-here has claimed; None if it failed or was refused."""
+    if done.cancelled() or done.exception() is not None:
+        return None
+    _, claimed = done.result()
+    return claimed if isinstance(claimed, ClaimReceipt) else None
 
 
 class ProcessDecorator:

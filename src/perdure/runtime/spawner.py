@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
@@ -22,6 +22,10 @@ class Spawner(Protocol):
         """The same for a caller that keeps the task referenced by itself until it ends."""
         ...
 
+    def as_future(self, work: Awaitable[T], name: str) -> asyncio.Future[T]:
+        """The future itself, or a task for what is none yet."""
+        ...
+
     def start_thread(self, work: Callable[[], None], name: str) -> threading.Thread | None:
         """Start a daemon thread, or answer None where there are none (a simulation): do the work as a task then."""
         ...
@@ -33,6 +37,10 @@ class Spawner(Protocol):
     def close(self) -> None:
         """Let the pool's idle threads go."""
         ...
+
+
+async def _awaited(work: Awaitable[T]) -> T:
+    return await work
 
 
 class LoopSpawner:
@@ -51,6 +59,11 @@ class LoopSpawner:
 
     def spawn_kept(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         return asyncio.get_running_loop().create_task(work, name=name)
+
+    def as_future(self, work: Awaitable[T], name: str) -> asyncio.Future[T]:
+        if isinstance(work, asyncio.Future):
+            return work
+        return self.spawn(_awaited(work), name)
 
     def start_thread(self, work: Callable[[], None], name: str) -> threading.Thread | None:
         thread = threading.Thread(target=work, name=name, daemon=True)

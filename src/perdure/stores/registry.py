@@ -1,13 +1,13 @@
 """The contract, written once over the row primitives: load, decide, persist, commit.
 
 A batch of commands is one transaction. The commands that name a row are decided first, in order, each against what
-the ones before it decided; their writes are persisted; then each claim looks for candidates in that state. A refusal
-concerns its own command only.
+the ones before it decided; then each claim decides about what the database proposes and what the batch has touched.
+What was decided is persisted once, in bulk. A refusal concerns its own command only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 import msgspec
@@ -19,7 +19,7 @@ from perdure.errors import InvalidOption, InvalidPayload, PerdureError
 from perdure.model.events import AnyFact, Event
 from perdure.model.leases import Lease
 from perdure.model.record import ProcessRecord
-from perdure.stores.rows import EventName, Rows, RowWrite
+from perdure.stores.rows import Candidate, EventName, Rows, RowWrite
 from perdure.transitions.claims import Granted, Skipped, decide_claim
 from perdure.transitions.commands import (
     AnyReceipt,
@@ -40,7 +40,7 @@ from perdure.transitions.decide import decide
 from perdure.transitions.decision import Decision, Drop, Put, Standing, operation_hash
 from perdure.transitions.fold import apply
 from perdure.transitions.leases import check_key, extend, proofs_by_incarnation
-from perdure.transitions.projection import lane
+from perdure.transitions.projection import lane, project
 from perdure.transitions.requests import signal_replay_key
 
 Result = AnyReceipt | PerdureError
@@ -112,10 +112,10 @@ class Transaction:
             results[index] = self._renew(renew)
         for index, command in named:
             results[index] = self._decide(command, stored)
-        await self._persist()
         for index, claim in enumerate(commands):
             if isinstance(claim, ClaimNext):
                 results[index] = await self._claim(claim)
+        await self._persist()
         return [result for result in results if result is not None]
 
     # --- commands that name their row -------------------------------------------------------------------------
@@ -191,12 +191,15 @@ class Transaction:
             return ClaimReceipt(tuple(Claimed(row.record, row.lease) for row in rows if row.lease))
         proofs = proofs_by_incarnation(command.proofs)
         lanes = [lane(queue, definition) for queue, definition in product(command.queues, command.definitions)]
-        candidates = await self._rows.claimable(lanes, command.limit, self._now, proofs)
-        await self._load([c.process_id for c in candidates])
+        # What this transaction has touched is not in the database yet: such a row may be proposed wrongly (it is decided
+        # by what it has become) or not at all (it is proposed from here).
+        spare = len(self._touched)
+        candidates = await self._rows.claimable(lanes, command.limit + spare, self._now, proofs)
+        await self._load([candidate.process_id for candidate in candidates])
         claimed: list[Claimed] = []
         ended: list[ProcessRecord] = []
         events: list[Event] = []
-        for candidate in sorted(candidates):
+        for candidate in sorted({*candidates, *self._touched_candidates(lanes)}):
             row = self._loaded.get(candidate.process_id)
             if len(claimed) == command.limit or not isinstance(row, _Row):
                 continue
@@ -212,8 +215,13 @@ class Transaction:
             else:
                 row.hold(None)
                 ended.append(row.record)
-        await self._persist()
         return ClaimReceipt(tuple(claimed), tuple(ended), tuple(events), len(candidates))
+
+    def _touched_candidates(self, lanes: Sequence[str]) -> Iterator[Candidate]:
+        for row in self._touched:
+            registration, due_at_ms = row.record.registration, project(row.record).ready_at_ms
+            if due_at_ms is not None and lane(registration.queue, registration.definition) in lanes:
+                yield Candidate(registration.priority, due_at_ms, registration.id)
 
     # --- loading and persisting -------------------------------------------------------------------------------
 

@@ -122,8 +122,8 @@ class SqliteRegistry:
     async def execute(self, command: Command) -> Any:
         return single(await self._submit((command,)))
 
-    async def execute_together(self, commands: Sequence[Command]) -> list[Result]:
-        return await self._submit(commands)
+    def execute_together(self, commands: Sequence[Command]) -> asyncio.Future[list[Result]]:
+        return self._submit(commands)
 
     async def execute_all(self, commands: Sequence[Command]) -> list[Result]:
         parts = [self._submit(commands[at : at + LARGEST_BATCH]) for at in range(0, len(commands), LARGEST_BATCH)]

@@ -51,32 +51,28 @@ ORDER BY 1, 2;
 
 -- name: ready
 -- The first rows of a lane that are ready, in claim order: priority by priority, each one range of processes_ready, so
--- what isn't ready is never visited and the scan ends at the limit. The join order is the claim order (CROSS JOIN fixes
--- it); sorting would have to visit every row that is ready. As one JSON array of [priority, due time, id].
+-- what isn't ready is never visited, nothing is sorted, and the scan ends at the limit.
+-- As one JSON array of [priority, due time, id].
 SELECT json_group_array(json_array(priority, ready_at, id)) FROM (
-    SELECT p.priority, p.ready_at, p.id
-    FROM (VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9)) AS level
-    CROSS JOIN processes AS p INDEXED BY processes_ready
-        ON p.lane = :lane AND p.priority = level.column1 AND p.ready_at <= :now
-    LIMIT :limit);
+    SELECT p.priority, p.ready_at, p.id FROM processes AS p INDEXED BY processes_ready
+    WHERE p.lane = :lane AND p.priority IN (0, 1, 2, 3, 4, 5, 6, 7, 8, 9) AND p.ready_at <= :now
+    ORDER BY p.priority, p.ready_at, p.id LIMIT :limit);
 
 -- name: lapsed
 -- The first rows of a lane whose lease has lapsed, likewise, by leases_lapse; their due time is the lapse.
-SELECT json_group_array(json_array(l.priority, l.expires_at, p.id)) FROM (
-    SELECT l.row, l.priority, l.expires_at
-    FROM (VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9)) AS level
-    CROSS JOIN leases AS l INDEXED BY leases_lapse
-        ON l.lane = :lane AND l.priority = level.column1 AND l.boot_expires_at <= :boot_now
-    LIMIT :limit
-) AS l JOIN processes AS p ON p.row = l.row;
+SELECT json_group_array(json_array(priority, expires_at, (SELECT id FROM processes AS p WHERE p.row = lapsed.row)))
+FROM (
+    SELECT l.row, l.priority, l.expires_at FROM leases AS l INDEXED BY leases_lapse
+    WHERE l.lane = :lane AND l.priority IN (0, 1, 2, 3, 4, 5, 6, 7, 8, 9) AND l.boot_expires_at <= :boot_now
+    ORDER BY l.priority, l.boot_expires_at LIMIT :limit) AS lapsed;
 
 -- name: void
 -- Rows of these lanes leased to incarnations that are proved dead, by leases_claim; their due time is the claim.
-SELECT json_group_array(json_array(l.priority, l.claimed_at, p.id)) FROM (
+SELECT json_group_array(json_array(priority, claimed_at, (SELECT id FROM processes AS p WHERE p.row = void.row)))
+FROM (
     SELECT l.row, l.priority, l.claimed_at
     FROM json_each(:dead) AS dead CROSS JOIN leases AS l INDEXED BY leases_claim ON l.incarnation = dead.value
-    WHERE l.lane IN (SELECT value FROM json_each(:lanes)) LIMIT :limit
-) AS l JOIN processes AS p ON p.row = l.row;
+    WHERE l.lane IN (SELECT value FROM json_each(:lanes)) LIMIT :limit) AS void;
 
 -- name: void_other_boots
 -- A lease of another boot has lapsed, whatever its times say. Run once when a program meets a new boot.
@@ -84,7 +80,7 @@ UPDATE leases SET boot_id = :boot_id, boot_expires_at = 0 WHERE boot_id <> :boot
 
 -- name: leased_by_claim
 -- Ids of the rows that one claim has leased, as one JSON array.
-SELECT json_group_array(p.id) FROM leases AS l JOIN processes AS p ON p.row = l.row
+SELECT json_group_array((SELECT id FROM processes AS p WHERE p.row = l.row)) FROM leases AS l
 WHERE l.incarnation = :incarnation AND l.claim_id = :claim_id;
 
 -- name: next_change
