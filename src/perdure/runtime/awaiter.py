@@ -1,7 +1,7 @@
 """Waiting: subscribe, read, wait for a tick or the backoff, read again. No change is ever missed, only late.
 
 However many waits there are, they share one look at the registry: it asks which of them have ended, and only those
-that have are woken and read.
+that have are read and woken. An end that this program has committed itself needs no reading: it never changes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class EndWatcher:
         watch = self._watches.get(process_id)
         if watch is None:
             watch = self._watches[process_id] = _Watch(process_id)
-            self._hub.listen(process_id, self._tick, for_end=True)
+            self._hub.listen_for_end(process_id, self._tick)
             self._schedule(watch)
         waiter: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         watch.waiters.add(waiter)
@@ -67,13 +67,22 @@ class EndWatcher:
         watch.waiters.discard(waiter)
         if not watch.waiters:
             del self._watches[process_id]
-            self._hub.unlisten(process_id, self._tick, for_end=True)
+            self._hub.unlisten_for_end(process_id, self._tick)
             if not self._watches:
                 self._wake.set()
 
-    def _tick(self, process_id: str) -> None:
-        self._ticked[process_id] = None
-        self._wake.set()
+    def _tick(self, process_id: str, record: Ended) -> None:
+        if record is not None:
+            self._answer(process_id, record)
+        else:
+            self._ticked[process_id] = None
+            self._wake.set()
+
+    def _answer(self, process_id: str, record: Ended) -> None:
+        watch = self._watches.get(process_id)
+        for waiter in watch.waiters if watch is not None else ():
+            if not waiter.done():
+                waiter.set_result(record)
 
     def _schedule(self, watch: _Watch) -> None:
         watch.due_s = asyncio.get_running_loop().time() + watch.backoff_s
@@ -133,11 +142,8 @@ class EndWatcher:
             return
         for process_id in ids:
             record = records.get(process_id)
-            watch_now = self._watches.get(process_id)
-            if watch_now is not None and (record is None or not record.is_live):
-                for waiter in watch_now.waiters:
-                    if not waiter.done():
-                        waiter.set_result(record)
+            if record is None or not record.is_live:
+                self._answer(process_id, record)
         for watch in (*ticked, *due):
             if self._watches.get(watch.process_id) is watch:
                 self._schedule(watch)

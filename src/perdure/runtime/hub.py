@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from types import TracebackType
+from typing import Any
+
+from perdure.model.record import ProcessRecord
 
 Listener = Callable[[str], None]
+EndListener = Callable[[str, ProcessRecord | None], None]
+"""Called with the record that shows the end, or None: it may have ended, read to find out."""
 
 
 class Subscription:
@@ -47,43 +52,63 @@ class Subscription:
 class ChangeHub:
     """Calls the listeners of a process. An entry vanishes with its last listener. Event loop only.
 
-    Who only waits for the end listens for that: it is not called for what happens before.
+    A change is only a hint. An end is passed on with the record that was committed, since an end never changes.
     """
 
     def __init__(self) -> None:
         self._changes: dict[str, list[Listener]] = {}
-        self._ends: dict[str, list[Listener]] = {}
+        self._ends: dict[str, list[EndListener]] = {}
 
     def subscribe(self, process_id: str) -> Subscription:
         return Subscription(self, process_id)
 
-    def listen(self, process_id: str, listener: Listener, *, for_end: bool = False) -> None:
-        (self._ends if for_end else self._changes).setdefault(process_id, []).append(listener)
+    def listen(self, process_id: str, listener: Listener) -> None:
+        self._changes.setdefault(process_id, []).append(listener)
 
-    def unlisten(self, process_id: str, listener: Listener, *, for_end: bool = False) -> None:
-        topic = self._ends if for_end else self._changes
-        standing = topic.get(process_id)
-        if standing is not None and listener in standing:
-            standing.remove(listener)
-            if not standing:
-                del topic[process_id]
+    def unlisten(self, process_id: str, listener: Listener) -> None:
+        _remove(self._changes, process_id, listener)
 
-    def publish(self, process_ids: Iterable[str], *, may_have_ended: bool = True) -> None:
-        """Something about these processes has changed; their end, unless the publisher knows better."""
-        if not self._changes and not (may_have_ended and self._ends):
-            return
-        for process_id in process_ids:
-            for listener in tuple(self._changes.get(process_id, ())):
-                listener(process_id)
-            if may_have_ended:
-                for listener in tuple(self._ends.get(process_id, ())):
-                    listener(process_id)
+    def listen_for_end(self, process_id: str, listener: EndListener) -> None:
+        self._ends.setdefault(process_id, []).append(listener)
+
+    def unlisten_for_end(self, process_id: str, listener: EndListener) -> None:
+        _remove(self._ends, process_id, listener)
+
+    def publish(self, process_ids: Iterable[str]) -> None:
+        """Something about these processes has changed; they may have ended."""
+        if self._changes or self._ends:
+            for process_id in process_ids:
+                self._tell_change(process_id)
+                self._tell_end(process_id, None)
+
+    def publish_record(self, record: ProcessRecord) -> None:
+        """This was just committed."""
+        if self._changes:
+            self._tell_change(record.id)
+        if self._ends and not record.is_live:
+            self._tell_end(record.id, record)
 
     def publish_all(self) -> None:
         """Something about any process may have changed."""
         self.publish({**self._changes, **self._ends})
 
+    def _tell_change(self, process_id: str) -> None:
+        for listener in tuple(self._changes.get(process_id, ())):
+            listener(process_id)
+
+    def _tell_end(self, process_id: str, record: ProcessRecord | None) -> None:
+        for listener in tuple(self._ends.get(process_id, ())):
+            listener(process_id, record)
+
     @property
     def watched(self) -> int:
         """How many processes have listeners."""
         return len(self._changes.keys() | self._ends.keys())
+
+
+def _remove(topic: dict[str, list[Any]], process_id: str, listener: Any) -> None:
+    standing = topic.get(process_id)
+    if standing is not None and listener in standing:
+        standing.remove(listener)
+        if not standing:
+            del topic[process_id]

@@ -27,12 +27,15 @@ def watch(registry: Registry, hub: ChangeHub, pump: SinkPump | None = None) -> C
     def committed(receipts: Sequence[AnyReceipt]) -> None:
         for receipt in receipts:
             match receipt:
-                case Receipt(process_id=process_id, events=events, answer=answer, record=record):
-                    hub.publish((process_id,), may_have_ended=not record.is_live)
+                case Receipt(events=events, answer=answer, record=record):
+                    hub.publish_record(record)
                     if pump is not None and answer == "applied":
                         pump.offer(events)
-                case ClaimReceipt(events=events, ended=ended):
-                    hub.publish((event.process_id for event in events), may_have_ended=bool(ended))
+                case ClaimReceipt(events=events, claimed=claimed, ended=ended):
+                    for one in claimed:
+                        hub.publish_record(one.record)
+                    for record in ended:
+                        hub.publish_record(record)
                     if pump is not None:
                         pump.offer(events)
 
