@@ -1,0 +1,54 @@
+"""The benchmarks still run, and say what they say in the agreed shape. How fast anything is, no test asks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+FIGURES = {
+    "starts": {
+        "starts.one_at_a_time", "raw.starts.one_at_a_time", "starts.100_at_once", "raw.starts.100_at_once",
+        "starts.start_many", "raw.starts.start_many",
+    },
+    "drain": {
+        "drain.concurrency_64", "raw.drain.concurrency_64", "drain.concurrency_256", "raw.drain.concurrency_256",
+        "raw_sqlite.claim+complete at batch 100",
+    },
+    "latency": {
+        "raw.one_commit.p50", "latency.start_to_result.p50", "latency.start_to_result.p95",
+        "latency.start_to_result.p99",
+    },
+    "memory": {"memory.empty_file", "memory.nothing_runnable", "memory.while_draining"},
+    "claim": {
+        "claim.one_of_1000_rows", "claim.vm_steps_of_1000_rows", "claim.one_of_20000_rows",
+        "claim.vm_steps_of_20000_rows",
+    },
+    "import": {"import.perdure", "raw.import.asyncio_sqlite3"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("section", FIGURES)
+def test_each_section_prints_its_figures_in_the_agreed_shape(section: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "sqlite", section, "--n", "200", "--reps", "1"],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    figures: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {figure["name"] for figure in figures} == FIGURES[section]
+    for figure in figures:
+        assert figure["min"] <= figure["median"] <= figure["max"]
+        assert figure["min"] > 0
+        assert len(figure["samples"]) >= 1
+        assert figure["unit"]
+        if "target" in figure:
+            assert figure["ratio"] > 0
+            assert figure["holds"] in (True, False)
