@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-
 STATUS_STYLES = {
     "pending": "cyan", "running": "blue", "waiting": "cyan", "completed": "green", "failed": "bold red",
     "cancelled": "yellow", "abandoned": "magenta", "caller_departed": "magenta", "ok": "green", "warn": "yellow",
