@@ -106,21 +106,26 @@ def prepare_file(path: Path, *, unsafe_ok: bool) -> None:
         raise StoreUnavailable(store, "it is not a regular file", "Choose another path.")
 
 
-def open_connection(path: Path, *, writer: bool) -> apsw.Connection:
-    """A connection with the settings that our promises rest on."""
+def open_connection(path: Path, *, writer: bool, vfs: str | None = None) -> apsw.Connection:
+    """A connection with the settings that our promises rest on. Nothing is written to a file that isn't ours."""
     store = f"sqlite:///{path}"
     with typed_errors(store):
-        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-        connection.set_busy_timeout(5_000)
-        connection.pragma("journal_mode", "wal")
-        connection.pragma("synchronous", 2)  # FULL: what is acknowledged is on disk
-        connection.pragma("foreign_keys", 1)
-        connection.pragma("trusted_schema", 0)
-        connection.pragma("cell_size_check", 1)
-        connection.pragma("journal_size_limit", WAL_LIMIT_BYTES)
-        connection.pragma("temp_store", 2)
-        if not writer:
-            connection.pragma("query_only", 1)
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+        try:
+            connection.set_busy_timeout(5_000)
+            _check_ours(connection, store)
+            connection.pragma("journal_mode", "wal")
+            connection.pragma("synchronous", 2)  # FULL: what is acknowledged is on disk
+            connection.pragma("foreign_keys", 1)
+            connection.pragma("trusted_schema", 0)
+            connection.pragma("cell_size_check", 1)
+            connection.pragma("journal_size_limit", WAL_LIMIT_BYTES)
+            connection.pragma("temp_store", 2)
+            if not writer:
+                connection.pragma("query_only", 1)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
 
@@ -133,22 +138,28 @@ def ensure_schema(connection: apsw.Connection, store: str) -> None:
             return
         connection.transaction_mode = "IMMEDIATE"
         with connection:
-            application_id = connection.pragma("application_id")
-            version = connection.pragma("user_version")
-            tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
-            if application_id != APPLICATION_ID and (tables or application_id):
-                raise ForeignStore(store, "the database belongs to another program", "Choose another path.")
-            if version > newest:
-                raise NewerSchema(
-                    store,
-                    f"it has schema {version}, this version knows up to {newest}",
-                    "Upgrade Perdure on this host.",
-                )
+            version = _check_ours(connection, store)
             for number, sql in steps:
                 if number > version:
                     connection.execute(sql)
             connection.pragma("application_id", APPLICATION_ID)
             connection.pragma("user_version", newest)
+
+
+def _check_ours(connection: apsw.Connection, store: str) -> int:
+    """The file's schema version (0: it is empty), or the refusal of a foreign or newer file."""
+    newest = migrations()[-1][0]
+    application_id, version = connection.pragma("application_id"), connection.pragma("user_version")
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
+    if application_id != APPLICATION_ID and (tables or application_id):
+        raise ForeignStore(store, "the database belongs to another program", "Choose another path.")
+    if version > newest:
+        raise NewerSchema(
+            store,
+            f"it has schema {version}, this version knows up to {newest}",
+            "Upgrade Perdure on this host.",
+        )
+    return int(version)
 
 
 def check_sqlite_version(store: str) -> None:

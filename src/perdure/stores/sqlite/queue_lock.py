@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from perdure.errors import StoreUnavailable
+
 RETRY_S = 0.0005
 YIELD_S = 0.004
 
@@ -20,8 +22,13 @@ YIELD_S = 0.004
 class WriteQueue:
     """One program's place in the queue. Used from its writer thread only."""
 
-    def __init__(self, folder: Path) -> None:
-        self._fd = os.open(folder / "writers.queue", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def __init__(self, folder: Path, store: str) -> None:
+        path = folder / "writers.queue"
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            problem = f"{path} can't be opened ({error.strerror})"
+            raise StoreUnavailable(store, problem, "Check its permissions.") from error
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future as ThreadFuture
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -29,13 +29,14 @@ from perdure.stores.sqlite.connection import (
     ensure_schema,
     open_connection,
     prepare_file,
+    typed_errors,
 )
 from perdure.stores.sqlite.peers import Peers
 from perdure.stores.sqlite.queries import load_queries
 from perdure.stores.sqlite.queue_lock import WriteQueue
 from perdure.stores.sqlite.reader import Reader
 from perdure.stores.sqlite.rows import as_text, event_from_row, seeks_of
-from perdure.stores.sqlite.writer import Writer
+from perdure.stores.sqlite.writer import LOCK_BOUND_MS, Writer
 from perdure.transitions.commands import Command, Renew, RenewReceipt
 
 T = TypeVar("T")
@@ -50,7 +51,15 @@ class SqliteRegistry:
     Every acknowledged command is on disk (WAL, synchronous=FULL). Several programs may share the file on one machine.
     """
 
-    def __init__(self, path: Path, clock: Clock, unsafe_filesystem: bool, moments: Moments) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        unsafe_filesystem: bool,
+        moments: Moments,
+        vfs: str | None = None,
+        lock_bound_ms: int = LOCK_BOUND_MS,
+    ) -> None:
         self._path, self._clock = path, clock
         self.name = f"sqlite:///{path}"
         self._pid = os.getpid()
@@ -60,17 +69,23 @@ class SqliteRegistry:
         self._gathered: list[Entry] = []
         self._holders: Sequence[tuple[str, str | None]] | None = None
         self._sql = load_queries("read.sql")
-        write_connection = open_connection(path, writer=True)
-        ensure_schema(write_connection, self.name)
-        write_connection.set_busy_timeout(0)  # waiting for the write lock is ours: see WriteQueue
-        self._peers = Peers(path, clock, one_kernel=not unsafe_filesystem)
-        self._queue = WriteQueue(self._peers.folder)
-        self._connections = [write_connection, open_connection(path, writer=False), open_connection(path, writer=False)]
-        self._writer = Writer(write_connection, path, self._queue, clock, self._deliver, moments)
-        self._points = Reader(self._connections[1], path, self._sql)
-        self._scans = Reader(self._connections[2], path, self._sql)
-        position: int = write_connection.execute(self._sql["position"]).get
-        self._writer.rows.position = self._seen = position
+        with ExitStack() as opened, typed_errors(self.name):  # what fails half-way leaves nothing open
+            self._connections = [open_connection(path, writer=True, vfs=vfs)]
+            opened.callback(self._connections[0].close)
+            ensure_schema(self._connections[0], self.name)
+            self._connections[0].set_busy_timeout(0)  # waiting for the write lock is ours: see WriteQueue
+            self._peers = Peers(path, clock, one_kernel=not unsafe_filesystem)
+            self._queue = WriteQueue(self._peers.folder, self.name)
+            opened.callback(self._queue.close)
+            for _ in range(2):
+                self._connections.append(open_connection(path, writer=False, vfs=vfs))
+                opened.callback(self._connections[-1].close)
+            write, points, scans = self._connections
+            self._writer = Writer(write, path, self._queue, clock, self._deliver, moments, lock_bound_ms)
+            self._points, self._scans = Reader(points, path, self._sql), Reader(scans, path, self._sql)
+            position: int = write.execute(self._sql["position"]).get
+            self._writer.rows.position = self._seen = position
+            opened.pop_all()
         for thread in (self._writer, self._points, self._scans):
             thread.start()
 
@@ -82,8 +97,11 @@ class SqliteRegistry:
         clock: Clock | None = None,
         unsafe_filesystem: bool = False,
         moments: Moments | None = None,
+        vfs: str | None = None,
+        lock_bound_ms: int = LOCK_BOUND_MS,
     ) -> SqliteRegistry:
-        """Open or create the file.
+        """Open or create the file. `lock_bound_ms` is how long a write waits for other programs before StoreLocked;
+        `vfs` names one of SQLite's registered file layers instead of the default.
 
         Raises StoreReadOnly, StoreFull, StoreCorrupt, ForeignStore, NewerSchema, UnsafeFileSystem or
         StoreUnavailable; each names the file and what to do.
@@ -91,7 +109,7 @@ class SqliteRegistry:
         absolute = Path.cwd() / path  # links are not followed: the owners' folder stands beside the path as given
         check_sqlite_version(f"sqlite:///{absolute}")
         prepare_file(absolute, unsafe_ok=unsafe_filesystem)
-        return cls(absolute, clock or SystemClock(), unsafe_filesystem, moments or NoMoments())
+        return cls(absolute, clock or SystemClock(), unsafe_filesystem, moments or NoMoments(), vfs, lock_bound_ms)
 
     async def close(self) -> None:
         if self._closed or os.getpid() != self._pid:

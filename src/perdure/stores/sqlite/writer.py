@@ -49,7 +49,9 @@ class Writer:
         clock: Clock,
         deliver: Deliver,
         moments: Moments,
+        lock_bound_ms: int = LOCK_BOUND_MS,
     ) -> None:
+        self._lock_bound_ms = lock_bound_ms
         self._connection, self._store = connection, f"sqlite:///{path}"
         self._queue, self._clock, self._deliver = queue, clock, deliver
         self.rows = SqliteRows(connection, self._store, clock, self._begin, moments)
@@ -170,13 +172,13 @@ class Writer:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
         except apsw.BusyError:
-            deadline_ms = self._clock.now().boot_ms + LOCK_BOUND_MS
+            deadline_ms = self._clock.now().boot_ms + self._lock_bound_ms
             with self._queue.waiting():
                 while not self._try_begin():
                     if self._clock.now().boot_ms >= deadline_ms:
                         raise StoreLocked(
                             self._store,
-                            f"another program has held the write lock for {LOCK_BOUND_MS} ms",
+                            f"another program has held the write lock for {self._lock_bound_ms} ms",
                             "Find the program that holds a write transaction open, and try again.",
                         ) from None
                     self._queue.pause()
