@@ -16,7 +16,7 @@ from perdure.contract.registry import Registry
 from perdure.errors import PerdureError
 from perdure.runtime.options import WorkerOptions
 from perdure.runtime.run import ActiveRun, Stop
-from perdure.runtime.spawner import Spawner
+from perdure.runtime.spawner import Spawner, WorkThread
 from perdure.transitions.commands import Renew, Renewal, RenewReceipt
 
 LARGEST_RENEWAL = 1_000
@@ -50,7 +50,7 @@ class LeaseKeeper:
         self._loop_thread = 0
         self._loop_seen_ms = 0
         self._loop_reported = False
-        self._thread: threading.Thread | None = None
+        self._thread: WorkThread | None = None
         self._task: asyncio.Task[None] | None = None
         self._next_renewal_ms = 0
         self._in_flight: tuple[ThreadFuture[RenewReceipt], int] | None = None

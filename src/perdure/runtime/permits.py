@@ -60,22 +60,41 @@ class Permits:
 class HeldPermit:
     """The one permit of a running process, however many of its tasks wait at once."""
 
+    __slots__ = ("_permits", "_released", "_waiting")
+
     def __init__(self, permits: Permits) -> None:
         self._permits = permits
         self._waiting = 0
+        self._released = False
+
+    def release(self) -> None:
+        """The process no longer works: its permit is free, and it takes none again. Doing it twice changes nothing."""
+        if not self._released:
+            self._released = True
+            if self._waiting == 0:
+                self._permits.give_back()
 
     @asynccontextmanager
     async def given_back(self) -> AsyncIterator[None]:
         """The permit is free from the first wait that begins to the last one that ends."""
         self._waiting += 1
-        if self._waiting == 1:
+        if self._waiting == 1 and not self._released:
             self._permits.give_back()
         try:
             yield
         finally:
-            self._waiting -= 1
-            if self._waiting == 0:
-                await self._permits.take_again()
+            if self._waiting == 1 and not self._released:
+                try:
+                    await self._permits.take_again()
+                finally:
+                    self._took_again()
+            else:
+                self._waiting -= 1
+
+    def _took_again(self) -> None:
+        self._waiting -= 1
+        if self._released:  # released while it came back: nobody else will give this one back
+            self._permits.give_back()
 
 
 _current: ContextVar[HeldPermit | None] = ContextVar("perdure_permit", default=None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal
@@ -28,7 +27,7 @@ class ActiveRun:
     """A claimed process in this worker, from its claim to the write of its end."""
 
     __slots__ = (
-        "_permit", "deadline", "detached", "ending", "entered", "holds_permit", "lease", "local_deadline_ms", "record", "stop",
+        "_permit", "deadline", "detached", "ending", "entered", "lease", "local_deadline_ms", "record", "stop",
         "task",
     )  # fmt: skip
 
@@ -40,7 +39,6 @@ class ActiveRun:
         self.deadline: asyncio.TimerHandle | None = None
         self.entered = False
         self.ending = False
-        self.holds_permit = True
         self.detached = False
 
     @property
@@ -58,7 +56,7 @@ class ActiveRun:
     def parked(self) -> AbstractAsyncContextManager[None]:
         return self._permit.given_back()
 
-    def tell(self, stop: Stop, after_grace: Callable[[ActiveRun], None] | None = None) -> bool:
+    def tell(self, stop: Stop) -> bool:
         """Tell the code to stop, once; True if this was the telling. Event loop only."""
         if self.ending:
             return False  # its end is being written: the registry decides whether that still may be
@@ -67,6 +65,4 @@ class ActiveRun:
         self.stop = stop
         if self.task is not None and not self.task.done():
             self.task.cancel(stop.reason)
-        if after_grace is not None:
-            after_grace(self)
         return True

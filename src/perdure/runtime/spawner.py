@@ -11,6 +11,12 @@ from typing import Any, Protocol, TypeVar
 T = TypeVar("T")
 
 
+class WorkThread(Protocol):
+    """A thread that was started; its owner joins it."""
+
+    def join(self) -> None: ...
+
+
 class Spawner(Protocol):
     """Where the runtime's tasks and threads come from."""
 
@@ -26,7 +32,7 @@ class Spawner(Protocol):
         """The future itself, or a task for what is none yet."""
         ...
 
-    def start_thread(self, work: Callable[[], None], name: str) -> threading.Thread | None:
+    def start_thread(self, work: Callable[[], None], name: str) -> WorkThread | None:
         """Start a daemon thread, or answer None where there are none (a simulation): do the work as a task then."""
         ...
 
@@ -65,7 +71,7 @@ class LoopSpawner:
             return work
         return self.spawn(_awaited(work), name)
 
-    def start_thread(self, work: Callable[[], None], name: str) -> threading.Thread | None:
+    def start_thread(self, work: Callable[[], None], name: str) -> WorkThread | None:
         thread = threading.Thread(target=work, name=name, daemon=True)
         thread.start()
         return thread
@@ -84,7 +90,7 @@ class LoopSpawner:
 class TaskOnlySpawner(LoopSpawner):
     """For simulations: the same tasks, and no threads."""
 
-    def start_thread(self, work: Callable[[], None], name: str) -> threading.Thread | None:
+    def start_thread(self, work: Callable[[], None], name: str) -> WorkThread | None:
         return None
 
     def in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
