@@ -1,4 +1,4 @@
-"""`python -m lab kills | fairness | latency`: proof and figures with real processes. JSON at the end; 1 on a breach."""
+"""`python -m lab kills | fairness | latency | power`: proof and figures. JSON at the end; exit code 1 on a breach."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import msgspec
 from lab.fairness import run_fairness
 from lab.kills.run import LEAST_HITS, KillLab
 from lab.latency import run_latency
+from lab.power import run_power
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     latency.add_argument("--rounds", type=int, default=200)
     latency.add_argument("--idle-seconds", type=float, default=10.0)
     latency.set_defaults(run=_latency)
+    power = labs.add_parser("power", help="images of the disk after power cuts: is what was acknowledged there?")
+    power.add_argument("--images", type=int, default=5_000)
+    power.add_argument("--seed", type=int, default=1)
+    power.set_defaults(run=_power)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="perdure-lab-") as folder:
         return int(options.run(options, Path(folder)))
@@ -64,6 +69,12 @@ def _latency(options: argparse.Namespace, folder: Path) -> int:
     report = run_latency(folder, rounds=options.rounds, idle_seconds=options.idle_seconds)
     _print(report)
     return 1 if report.breaches else 0
+
+
+def _power(options: argparse.Namespace, folder: Path) -> int:
+    report = run_power(folder, count=options.images, seed=options.seed)
+    _print(report)
+    return 1 if report.lost or report.broken else 0
 
 
 def _say(line: str) -> None:

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the labs are no part of the installed package
+
+CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2
+CAPABILITY_VERSION_3 = 0x20080522
+
+
+@pytest.fixture
+def obeying_permissions() -> Callable[[], AbstractContextManager[None]]:
+    """In this block, file permissions hold for this thread and those it starts, even if they are root's.
+
+    Root passes them by two capabilities (capabilities(7)), which are taken out of the effective set meanwhile.
+    """
+
+    @contextmanager
+    def obeying() -> Iterator[None]:
+        if os.geteuid() != 0:
+            yield
+            return
+        before = _effective()
+        _set_effective(before & ~(1 << CAP_DAC_OVERRIDE | 1 << CAP_DAC_READ_SEARCH))
+        try:
+            yield
+        finally:
+            _set_effective(before)
+
+    return obeying
+
+
+def _header() -> ctypes.Array[ctypes.c_uint32]:
+    return (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
+
+
+def _sets() -> ctypes.Array[ctypes.c_uint32]:
+    """effective, permitted, inheritable of the lower 32 capabilities, then of the upper ones."""
+    sets = (ctypes.c_uint32 * 6)()
+    if ctypes.CDLL(None, use_errno=True).capget(_header(), sets) != 0:
+        raise OSError(ctypes.get_errno(), "capget failed")
+    return sets
+
+
+def _effective() -> int:
+    return _sets()[0]
+
+
+def _set_effective(wanted: int) -> None:
+    sets = _sets()
+    sets[0] = wanted
+    if ctypes.CDLL(None, use_errno=True).capset(_header(), sets) != 0:
+        raise OSError(ctypes.get_errno(), "capset failed")
