@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 
-class Moment(msgspec.Struct, frozen=True):
+class Moment(msgspec.Struct, frozen=True, gc=False):
     """One reading of the clock, on both scales.
 
     `wall_ms` is milliseconds since the epoch, UTC: due times and deadlines live on it. `boot_ms` is milliseconds

@@ -17,7 +17,7 @@ RUNTIME_PREFIXES: tuple[str, ...] = (
 JOURNAL_PREFIXES: tuple[str, ...] = ("step.", "timer.", "wait.", "race.", "cancel.", "child.", "version.", "value.")
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One entry of a log, as readers see it. Sequences are 1, 2, 3 … per process, without gaps."""
 
     process_id: str
@@ -30,7 +30,7 @@ class Event(msgspec.Struct, frozen=True):
     operation_hash: str | None = None
 
 
-class Fact(msgspec.Struct, frozen=True, omit_defaults=True):
+class Fact(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What a runtime event says. Its type is written beside it, so a reader can skip what it doesn't know."""
 
     TYPE: ClassVar[str] = ""
@@ -40,7 +40,7 @@ class Fact(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.TYPE
 
 
-class Takeover(msgspec.Struct, frozen=True, omit_defaults=True):
+class Takeover(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The owner a row was taken over from: why that was right, and whether it counts as a death."""
 
     owner: Owner
@@ -49,7 +49,7 @@ class Takeover(msgspec.Struct, frozen=True, omit_defaults=True):
     proof: DeathProof | None = None
 
 
-class ProcessStarted(Fact, frozen=True):
+class ProcessStarted(Fact, frozen=True, gc=False):
     TYPE = "process.started"
     owner: Owner
     fence: int
@@ -59,25 +59,25 @@ class ProcessStarted(Fact, frozen=True):
     workflow_key: str | None = None
 
 
-class StartWithdrawn(Fact, frozen=True):
+class StartWithdrawn(Fact, frozen=True, gc=False):
     TYPE = "process.start_withdrawn"
     fence: int
     reason: str
     due_at_ms: int
 
 
-class ProcessAdmitted(Fact, frozen=True):
+class ProcessAdmitted(Fact, frozen=True, gc=False):
     TYPE = "process.admitted"
     workflow_key: str
 
 
-class ProcessWaiting(Fact, frozen=True):
+class ProcessWaiting(Fact, frozen=True, gc=False):
     TYPE = "process.waiting"
     waits: tuple[Wait, ...]
     fence: int
 
 
-class ProcessResumed(Fact, frozen=True):
+class ProcessResumed(Fact, frozen=True, gc=False):
     TYPE = "process.resumed"
     owner: Owner
     fence: int
@@ -86,13 +86,13 @@ class ProcessResumed(Fact, frozen=True):
     workflow_key: str | None = None
 
 
-class ProcessWoken(Fact, frozen=True):
+class ProcessWoken(Fact, frozen=True, gc=False):
     TYPE = "process.woken"
     wait: Wait
     cause: str
 
 
-class RetryScheduled(Fact, frozen=True):
+class RetryScheduled(Fact, frozen=True, gc=False):
     TYPE = "process.retry_scheduled"
     error: ErrorDetail
     failures: int
@@ -100,29 +100,29 @@ class RetryScheduled(Fact, frozen=True):
     fence: int
 
 
-class CancelRequested(Fact, frozen=True):
+class CancelRequested(Fact, frozen=True, gc=False):
     TYPE = "process.cancel_requested"
     reason: str
     by: str | None = None
 
 
-class AbandonRequested(Fact, frozen=True):
+class AbandonRequested(Fact, frozen=True, gc=False):
     TYPE = "process.abandon_requested"
     by: str
     reason: str
 
 
-class ExternalRefSet(Fact, frozen=True):
+class ExternalRefSet(Fact, frozen=True, gc=False):
     TYPE = "process.external_ref_set"
     ref: str
 
 
-class CallerDeparture(Fact, frozen=True):
+class CallerDeparture(Fact, frozen=True, gc=False):
     TYPE = "process.caller_departed"
     reason: str = ""
 
 
-class ProcessSettled(Fact, frozen=True):
+class ProcessSettled(Fact, frozen=True, gc=False):
     """What had to follow the end in other rows has been done."""
 
     TYPE = "process.settled"
@@ -131,7 +131,7 @@ class ProcessSettled(Fact, frozen=True):
 Authority = Literal["lease", "workflow_key", "external_owner", "reconciled_abandon", "registry"]
 
 
-class ProcessEnd(Fact, frozen=True):
+class ProcessEnd(Fact, frozen=True, gc=False):
     """Base of the four terminal facts: under which authority the end was written, and by whom."""
 
     authority: Authority
@@ -139,7 +139,7 @@ class ProcessEnd(Fact, frozen=True):
     by: str | None = None
 
 
-class ProcessCompleted(ProcessEnd, frozen=True):
+class ProcessCompleted(ProcessEnd, frozen=True, gc=False):
     TYPE = "process.completed"
     value: msgspec.Raw = NULL
 
@@ -148,7 +148,7 @@ class ProcessCompleted(ProcessEnd, frozen=True):
         return Completed(self.value)
 
 
-class ProcessFailed(ProcessEnd, frozen=True, kw_only=True):
+class ProcessFailed(ProcessEnd, frozen=True, gc=False, kw_only=True):
     TYPE = "process.failed"
     error: ErrorDetail
 
@@ -157,7 +157,7 @@ class ProcessFailed(ProcessEnd, frozen=True, kw_only=True):
         return Failed(self.error)
 
 
-class ProcessCancelled(ProcessEnd, frozen=True, kw_only=True):
+class ProcessCancelled(ProcessEnd, frozen=True, gc=False, kw_only=True):
     TYPE = "process.cancelled"
     reason: str = ""
     requested_by: str | None = None
@@ -167,12 +167,12 @@ class ProcessCancelled(ProcessEnd, frozen=True, kw_only=True):
         return Cancelled(self.reason, self.requested_by)
 
 
-class ProcessAbandoned(ProcessEnd, frozen=True, kw_only=True):
+class ProcessAbandoned(ProcessEnd, frozen=True, gc=False, kw_only=True):
     TYPE = "process.abandoned"
     outcome: Abandoned
 
 
-class SignalReceived(Fact, frozen=True, kw_only=True):
+class SignalReceived(Fact, frozen=True, gc=False, kw_only=True):
     name: str
     signal_id: str | None = None
     payload: msgspec.Raw = NULL
@@ -182,7 +182,7 @@ class SignalReceived(Fact, frozen=True, kw_only=True):
         return f"signal.{self.name}"
 
 
-class Written(msgspec.Struct, frozen=True):
+class Written(msgspec.Struct, frozen=True, gc=False):
     """An event whose payload the runtime doesn't interpret: a user's own, or an entry of the journal."""
 
     type: str

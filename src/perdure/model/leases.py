@@ -7,14 +7,14 @@ from typing import Literal
 import msgspec
 
 
-class Owner(msgspec.Struct, frozen=True):
+class Owner(msgspec.Struct, frozen=True, gc=False):
     """One running worker: a name people know it by, and an incarnation that is new at every start."""
 
     name: str
     incarnation: str
 
 
-class LeaseKey(msgspec.Struct, frozen=True):
+class LeaseKey(msgspec.Struct, frozen=True, gc=False):
     """What a holder presents with every write: it must equal the standing lease in all four."""
 
     process_id: str
@@ -23,7 +23,7 @@ class LeaseKey(msgspec.Struct, frozen=True):
     fence: int
 
 
-class Lease(msgspec.Struct, frozen=True):
+class Lease(msgspec.Struct, frozen=True, gc=False):
     """A time-limited, fenced, single-owner right to execute one row.
 
     The fence grows by one at each grant and survives release: a sink that remembers the highest fence it saw can
@@ -47,7 +47,7 @@ class Lease(msgspec.Struct, frozen=True):
         return LeaseKey(self.process_id, self.owner.incarnation, self.token, self.fence)
 
 
-class DeathProof(msgspec.Struct, frozen=True):
+class DeathProof(msgspec.Struct, frozen=True, gc=False):
     """Evidence that an incarnation is dead, gathered by a prober. Absence of proof is never death."""
 
     incarnation: str

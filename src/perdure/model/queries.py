@@ -8,7 +8,7 @@ from perdure.model.events import Event
 from perdure.model.record import ProcessRecord, Status
 
 
-class Filter(msgspec.Struct, frozen=True, kw_only=True):
+class Filter(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Which records: every field that is set must match. An empty filter matches all."""
 
     statuses: tuple[Status, ...] = ()
@@ -18,21 +18,21 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     id_prefix: str | None = None
 
 
-class Page(msgspec.Struct, frozen=True):
+class Page(msgspec.Struct, frozen=True, gc=False):
     """Which part of the answer: at most `limit` records (1 to 1,000) whose id sorts after `after_id`."""
 
     limit: int = 100
     after_id: str | None = None
 
 
-class EventPage(msgspec.Struct, frozen=True):
+class EventPage(msgspec.Struct, frozen=True, gc=False):
     """Events in sequence order; `more` says that later ones existed when it was read."""
 
     events: tuple[Event, ...]
     more: bool
 
 
-class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+class Explanation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Why a process is not running, or who runs it.
 
     `verdict` is one word for programs: ready, running, delayed, waiting, leased_elsewhere, recovering,
@@ -47,6 +47,6 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     needs_attention: bool = False
 
 
-class RecordPage(msgspec.Struct, frozen=True):
+class RecordPage(msgspec.Struct, frozen=True, gc=False):
     records: tuple[ProcessRecord, ...]
     more: bool

@@ -20,7 +20,7 @@ STATUSES: tuple[Status, ...] = (
 )  # fmt: skip
 
 
-class Started(msgspec.Struct, frozen=True, omit_defaults=True):
+class Started(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The standing start: who entered the code, under which fence, as which attempt."""
 
     owner: Owner
@@ -31,19 +31,19 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
     workflow_key: str | None = None
 
 
-class CancelRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+class CancelRequest(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     reason: str
     by: str | None
     at_ms: int
 
 
-class AbandonRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+class AbandonRequest(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     by: str
     reason: str
     at_ms: int
 
 
-class ProcessState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="v", tag=1):
+class ProcessState(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="v", tag=1):
     """What the events say, folded. Times are milliseconds since the epoch.
 
     `attempt` counts starts (a name, never limited); `failures` counts raises (limited by the retry policy); `deaths`
@@ -72,7 +72,7 @@ class ProcessState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     last_sequence: int = 0
 
 
-class ProcessRecord(msgspec.Struct, frozen=True):
+class ProcessRecord(msgspec.Struct, frozen=True, gc=False):
     """One process as it stands: what was declared, and what has happened."""
 
     registration: Registration

@@ -22,7 +22,7 @@ HIGHEST_PRIORITY, LOWEST_PRIORITY = 0, 9
 NULL = msgspec.Raw(b"null")
 
 
-class Definition(msgspec.Struct, frozen=True, order=True):
+class Definition(msgspec.Struct, frozen=True, gc=False, order=True):
     """The code of a process, by name: which engine runs it, what it is called, and which version of it."""
 
     engine: str
@@ -33,7 +33,7 @@ class Definition(msgspec.Struct, frozen=True, order=True):
         return f"{self.engine}/{self.name}@{self.version}"
 
 
-class RetryPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
+class RetryPolicy(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """How often and when a process whose code raised is started again.
 
     The n-th failure (n < max_attempts) schedules a retry after `initial_ms * factor ** (n - 1)`, at most `max_ms`,
@@ -48,14 +48,14 @@ class RetryPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
     non_retryable: tuple[str, ...] = ()
 
 
-class Identity(msgspec.Struct, frozen=True, omit_defaults=True):
+class Identity(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What a person would call this process: its kind and a label. Shown, never interpreted."""
 
     kind: str = ""
     label: str = ""
 
 
-class Registration(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="v", tag=1):
+class Registration(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="v", tag=1):
     """Everything that was declared when the process was started. Durations count from the registration's time."""
 
     id: str

@@ -115,7 +115,8 @@ class DurableProcessWorker:
         await self.start()
         now = self._registry.now()
         settling = await settle_due(self._registry, self.owner, now, self._proofs)
-        claims, deferred = Claims(), ()
+        claims = Claims()
+        deferred: tuple[DeferredRow, ...] = ()
         if self._state != "serving" or self.free_permits == 0:
             self._more = self._state == "serving"
             held = f"{self._runner.permits.held} of {self._runner.permits.limit} are held"

@@ -18,7 +18,7 @@ from perdure.model.leases import Lease
 from perdure.model.record import ProcessRecord
 
 
-class StoredRow(msgspec.Struct, frozen=True):
+class StoredRow(msgspec.Struct, frozen=True, gc=False):
     """A row as it was loaded. `key` is the store's own name for it."""
 
     key: int
@@ -39,7 +39,7 @@ class RowWrite:
         self.fresh: list[Event] = []
 
 
-class EventName(msgspec.Struct, frozen=True):
+class EventName(msgspec.Struct, frozen=True, gc=False):
     """Asks for the events of a process that carry this operation id or this replay key."""
 
     process_id: str
@@ -47,8 +47,9 @@ class EventName(msgspec.Struct, frozen=True):
     replay_key: str | None
 
 
-class Candidate(msgspec.Struct, frozen=True, array_like=True, order=True):
-    """A row that a store proposes to a claim, in claim order."""
+class Candidate(msgspec.Struct, frozen=True, gc=False, array_like=True, order=True):
+    """A row that a store proposes to a claim, in claim order. What a lost owner had has the due time 0: it was claimed
+    before what still waits, and is not sent to the end of a backlog."""
 
     priority: int
     due_at_ms: int

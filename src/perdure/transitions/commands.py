@@ -16,7 +16,7 @@ from perdure.model.waits import Wait
 # --- who acts --------------------------------------------------------------------------------------------------
 
 
-class WorkflowKey(msgspec.Struct, frozen=True, tag="workflow_key"):
+class WorkflowKey(msgspec.Struct, frozen=True, gc=False, tag="workflow_key"):
     """An engine's right to a row that was admitted to it under `key`; `invocation_id` names the engine's run."""
 
     process_id: str
@@ -24,19 +24,19 @@ class WorkflowKey(msgspec.Struct, frozen=True, tag="workflow_key"):
     invocation_id: str = ""
 
 
-class ExternalOwner(msgspec.Struct, frozen=True, tag="external_owner"):
+class ExternalOwner(msgspec.Struct, frozen=True, gc=False, tag="external_owner"):
     """The owner of an externally_owned process, by a name of its own."""
 
     name: str
 
 
-class ReconciledAbandon(msgspec.Struct, frozen=True, tag="reconciled_abandon"):
+class ReconciledAbandon(msgspec.Struct, frozen=True, gc=False, tag="reconciled_abandon"):
     """An operator's or a reconciler's right to end work that nobody will bring to another end."""
 
     by: str
 
 
-class LeaseRight(msgspec.Struct, frozen=True, tag="lease"):
+class LeaseRight(msgspec.Struct, frozen=True, gc=False, tag="lease"):
     """The right of the holder of a lease."""
 
     key: LeaseKey
@@ -54,25 +54,25 @@ CompletionAuthority = LeaseRight | WorkflowKey | ExternalOwner | ReconciledAband
 # --- commands that touch the one row they name -----------------------------------------------------------------
 
 
-class RowCommand(msgspec.Struct, frozen=True, kw_only=True):
+class RowCommand(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Base of the commands that change one process. `operation_id` names the call: asked again, it answers again."""
 
     process_id: str
     operation_id: str | None = None
 
 
-class Register(RowCommand, frozen=True, kw_only=True):
+class Register(RowCommand, frozen=True, gc=False, kw_only=True):
     registration: Registration
 
 
-class Start(RowCommand, frozen=True, kw_only=True):
+class Start(RowCommand, frozen=True, gc=False, kw_only=True):
     """An engine enters the code of an admitted row (a worker's claim is its own start)."""
 
     execution: WorkflowKey
     owner: Owner
 
 
-class AppendEvent(RowCommand, frozen=True, kw_only=True):
+class AppendEvent(RowCommand, frozen=True, gc=False, kw_only=True):
     """Append one event: fenced when an execution writes it, free for a host's own event types.
 
     Only an execution may write the journal's types; nobody writes lifecycle or signal types this way.
@@ -84,34 +84,34 @@ class AppendEvent(RowCommand, frozen=True, kw_only=True):
     execution: Execution | None = None
 
 
-class Signal(RowCommand, frozen=True, kw_only=True):
+class Signal(RowCommand, frozen=True, gc=False, kw_only=True):
     name: str
     payload: msgspec.Raw
     signal_id: str | None = None
 
 
-class Suspend(RowCommand, frozen=True, kw_only=True):
+class Suspend(RowCommand, frozen=True, gc=False, kw_only=True):
     execution: Execution
     waits: tuple[Wait, ...]
 
 
-class Wake(RowCommand, frozen=True, kw_only=True):
+class Wake(RowCommand, frozen=True, gc=False, kw_only=True):
     wait: Wait
     cause: str
 
 
-class ScheduleRetry(RowCommand, frozen=True, kw_only=True):
+class ScheduleRetry(RowCommand, frozen=True, gc=False, kw_only=True):
     execution: Execution
     error: ErrorDetail
     due_at_ms: int
 
 
-class Complete(RowCommand, frozen=True, kw_only=True):
+class Complete(RowCommand, frozen=True, gc=False, kw_only=True):
     outcome: Outcome
     authority: CompletionAuthority
 
 
-class Release(RowCommand, frozen=True, kw_only=True):
+class Release(RowCommand, frozen=True, gc=False, kw_only=True):
     """Give the lease back. `hold_ms` keeps the row from being claimed for that long (backoff).
 
     `not_entered` says that the owner knows that no user code was entered: the start is withdrawn.
@@ -122,32 +122,32 @@ class Release(RowCommand, frozen=True, kw_only=True):
     hold_ms: int = 0
 
 
-class RequestCancel(RowCommand, frozen=True, kw_only=True):
+class RequestCancel(RowCommand, frozen=True, gc=False, kw_only=True):
     reason: str
     by: str | None = None
 
 
-class RequestAbandon(RowCommand, frozen=True, kw_only=True):
+class RequestAbandon(RowCommand, frozen=True, gc=False, kw_only=True):
     by: str
     reason: str
 
 
-class RecordCallerDeparture(RowCommand, frozen=True, kw_only=True):
+class RecordCallerDeparture(RowCommand, frozen=True, gc=False, kw_only=True):
     reason: str = ""
 
 
-class SetExternalRef(RowCommand, frozen=True, kw_only=True):
+class SetExternalRef(RowCommand, frozen=True, gc=False, kw_only=True):
     ref: str
 
 
-class Admit(RowCommand, frozen=True, kw_only=True):
+class Admit(RowCommand, frozen=True, gc=False, kw_only=True):
     workflow_key: str
 
 
 SettleWhy = Literal["reconciled_request", "deaths_exhausted", "deadline", "cancelled_unowned"]
 
 
-class ClaimToSettle(RowCommand, frozen=True, kw_only=True):
+class ClaimToSettle(RowCommand, frozen=True, gc=False, kw_only=True):
     """End a row that nobody runs, for a reason the record itself bears out. Enters no code."""
 
     why: SettleWhy
@@ -155,14 +155,14 @@ class ClaimToSettle(RowCommand, frozen=True, kw_only=True):
     proofs: tuple[DeathProof, ...] = ()
 
 
-class Settle(RowCommand, frozen=True, kw_only=True):
+class Settle(RowCommand, frozen=True, gc=False, kw_only=True):
     """What had to follow this row's end in other rows has been done."""
 
 
 # --- commands over a set of rows -------------------------------------------------------------------------------
 
 
-class ClaimNext(msgspec.Struct, frozen=True, kw_only=True):
+class ClaimNext(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Claim and start up to `limit` rows of the given definitions and queues, in order of priority, due time, id.
 
     `claim_id` names the call: asked again it returns the rows whose leases carry it and claims nothing new.
@@ -179,7 +179,7 @@ class ClaimNext(msgspec.Struct, frozen=True, kw_only=True):
     proofs: tuple[DeathProof, ...] = ()
 
 
-class Renew(msgspec.Struct, frozen=True, kw_only=True):
+class Renew(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Extend many leases at once; each is answered by itself."""
 
     keys: tuple[LeaseKey, ...]
@@ -196,7 +196,7 @@ Answer = Literal["applied", "unchanged", "already_applied", "superseded", "still
 process has ended, with this outcome or another · still_runnable: a wait is already met, nothing was suspended."""
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """What a row command did: the record as it stands after it, and the events it wrote (or had written before)."""
 
     process_id: str
@@ -206,12 +206,12 @@ class Receipt(msgspec.Struct, frozen=True):
     lease: Lease | None = None
 
 
-class Claimed(msgspec.Struct, frozen=True):
+class Claimed(msgspec.Struct, frozen=True, gc=False):
     record: ProcessRecord
     lease: Lease
 
 
-class ClaimReceipt(msgspec.Struct, frozen=True):
+class ClaimReceipt(msgspec.Struct, frozen=True, gc=False):
     """`claimed` are started and leased to the caller; `ended` were ended instead. `scanned` were looked at."""
 
     claimed: tuple[Claimed, ...]
@@ -220,7 +220,7 @@ class ClaimReceipt(msgspec.Struct, frozen=True):
     scanned: int = 0
 
 
-class Renewal(msgspec.Struct, frozen=True):
+class Renewal(msgspec.Struct, frozen=True, gc=False):
     """What became of one lease: `held` (with the new expiry) or superseded; whether a cancel was requested."""
 
     process_id: str
@@ -230,7 +230,7 @@ class Renewal(msgspec.Struct, frozen=True):
     cancel_by: str | None = None
 
 
-class RenewReceipt(msgspec.Struct, frozen=True):
+class RenewReceipt(msgspec.Struct, frozen=True, gc=False):
     renewals: tuple[Renewal, ...]
 
 

@@ -16,7 +16,7 @@ from perdure.transitions.commands import Answer, RowCommand
 from perdure.transitions.fold import apply
 
 
-class Standing(msgspec.Struct, frozen=True):
+class Standing(msgspec.Struct, frozen=True, gc=False):
     """What stands for one id when a command is decided.
 
     `said_before` are the stored events under the command's operation id; `keyed` is the one under its replay key.
@@ -28,17 +28,17 @@ class Standing(msgspec.Struct, frozen=True):
     keyed: Event | None = None
 
 
-class Keep(msgspec.Struct, frozen=True):
+class Keep(msgspec.Struct, frozen=True, gc=False):
     """The lease stays as it is."""
 
 
-class Put(msgspec.Struct, frozen=True):
+class Put(msgspec.Struct, frozen=True, gc=False):
     """The lease becomes this one."""
 
     lease: Lease
 
 
-class Drop(msgspec.Struct, frozen=True):
+class Drop(msgspec.Struct, frozen=True, gc=False):
     """Nobody holds the row any more, and nothing gates it."""
 
 
@@ -46,7 +46,7 @@ LeaseChange = Keep | Put | Drop
 KEEP, DROP = Keep(), Drop()
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """The facts to append (the first one under `replay_key`, all under the operation), and the lease's fate.
 
     `answer` says what the caller is told; `base` is the record of a new row.

@@ -17,7 +17,7 @@ def lane(queue: str, definition: Definition) -> str:
     return f"{queue}|{definition.engine}/{definition.name}@{definition.version}"
 
 
-class Projection(msgspec.Struct, frozen=True):
+class Projection(msgspec.Struct, frozen=True, gc=False):
     """When the row must be found. Wall milliseconds; None keeps the row out of that search.
 
     `ready_at_ms`: claimable from then on. `deadline_at_ms`: a settling pass must look at it then (0: at once).
@@ -44,7 +44,7 @@ def project(record: ProcessRecord) -> Projection:
     return RESTING if state.settle_due_at_ms is None else Projection(None, None, state.settle_due_at_ms)
 
 
-class LeaseProjection(msgspec.Struct, frozen=True):
+class LeaseProjection(msgspec.Struct, frozen=True, gc=False):
     """Where a leased row is found once its lease has lapsed.
 
     `lane`: claimable then. `settle_at_ms`: from then on (0: at once) a settling pass must look at it.
