@@ -284,8 +284,8 @@ async def transact(rows: Rows, commands: Sequence[Command]) -> list[Result]:
     now = await rows.begin()
     try:
         results = await Transaction(rows, now).run(commands)
+        await rows.commit()
     except BaseException:
         await rows.rollback()
         raise
-    await rows.commit()
     return results

@@ -91,11 +91,13 @@ class Reader:
 
     def _read_records(self, wanted: Sequence[tuple[Collection[str], asyncio.Future[dict[str, Found]]]]) -> None:
         found: dict[str, Found] = {}
-        failed: PerdureError | None = None
+        failed: Exception | None = None
         try:
             found = self._records(list({id for ids, _ in wanted for id in ids if id.isascii()}))  # others can't exist
         except apsw.Error as error:
             failed = typed(error, self._store)
+        except Exception as error:  # told to whoever asked: the thread reads on
+            failed = error
 
         def answer() -> None:
             for ids, future in wanted:
@@ -110,10 +112,10 @@ class Reader:
             wanted[0][1].get_loop().call_soon_threadsafe(answer)
 
     def _records(self, ids: list[str]) -> dict[str, Found]:
-        text = self._connection.execute(self._sql["records"], {"ids": as_text(ids)}).get
         try:
+            text = self._connection.execute(self._sql["records"], {"ids": as_text(ids)}).get
             return {r.id: ProcessRecord(r, state) for r, state in _decode_records(text)}
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return {id: self._record(id) for id in ids}
 
     def _record(self, id: str) -> Found:
@@ -132,5 +134,7 @@ class Reader:
             future.set_result(job(self._connection))
         except apsw.Error as error:
             future.set_exception(typed(error, self._store))
+        except UnicodeDecodeError as error:
+            future.set_exception(DecodeError(f"{self._store}: a row is damaged: {error}"))
         except Exception as error:  # handed to whoever asked
             future.set_exception(error)

@@ -128,7 +128,7 @@ class SqliteRows:
         ids = as_text(list(process_ids))
         try:
             found: Any = _decode_loaded(self._one("load", ids=ids))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             found = [
                 (key, id, _readable(decode_state, state, id), _decode_lease(lease))
                 for key, id, state, lease in self._connection.execute(self.sql["load_each"], {"ids": ids})
@@ -158,7 +158,7 @@ class SqliteRows:
             keys_text = as_text(missing)
             try:
                 decoded: Any = _decode_registrations(self._one("load_registrations", rows=keys_text))
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError):
                 each = self._connection.execute(self.sql["load_registrations_each"], {"rows": keys_text})
                 decoded = [(key, _readable(decode_registration, body, f"in row {key}")) for key, body in each]
             for key, registration in decoded:
@@ -170,7 +170,10 @@ class SqliteRows:
     async def find_events(self, names: Sequence[EventName]) -> Sequence[Event]:
         wanted = as_text([(n.process_id, n.operation_id, n.replay_key) for n in names])
         rows = self._connection.execute(self.sql["find_events"], {"names": wanted})
-        return [event_from_row(row[0], row[1:]) for row in rows]
+        try:
+            return [event_from_row(row[0], row[1:]) for row in rows]
+        except UnicodeDecodeError as error:
+            raise DecodeError(f"{self._store}: an event is damaged: {error}") from error
 
     async def claimable(
         self, lanes: Sequence[str], limit: int, now: Moment, dead_incarnations: Collection[str]
@@ -251,7 +254,7 @@ class SqliteRows:
             self._write("save_leases", written)
 
 
-def _readable(decode: Callable[[str, str], Any], text: str, process_id: str) -> Any:
+def _readable(decode: Callable[[bytes, str], Any], text: bytes, process_id: str) -> Any:
     """What the text says, or the typed error that says why it can't be read."""
     try:
         return decode(text, process_id)

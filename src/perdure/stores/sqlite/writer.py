@@ -12,7 +12,7 @@ import apsw
 
 from perdure.clock import Clock
 from perdure.contract.moments import Moments
-from perdure.errors import StoreClosed, StoreLocked
+from perdure.errors import DecodeError, StoreClosed, StoreLocked
 from perdure.stores.group_commit import LARGEST_BATCH, Entry, ThreadFuture, commit_entries
 from perdure.stores.sqlite.connection import typed, unknown_commit
 from perdure.stores.sqlite.queue_lock import WriteQueue
@@ -33,6 +33,11 @@ def finish(coroutine: Coroutine[Any, Any, T]) -> T:
         return done.value  # type: ignore[no-any-return]
     coroutine.close()
     raise AssertionError("a row primitive of the SQLite store has waited")
+
+
+def _refused_in_bulk(error: BaseException) -> bool:
+    """Whether the fault may lie in one of the commands: what the database refuses, or a damaged row that one names."""
+    return isinstance(error, apsw.ConstraintError | DecodeError)
 
 
 class Writer:
@@ -145,7 +150,7 @@ class Writer:
 
     def _commit(self, entries: Sequence[Entry]) -> None:
         began_ms, position = self._clock.now().boot_ms, self.rows.position
-        finish(commit_entries(self.rows, entries, lambda error: isinstance(error, apsw.ConstraintError)))
+        finish(commit_entries(self.rows, entries, _refused_in_bulk))
         took_ms, size = self._clock.now().boot_ms - began_ms, sum(len(entry.commands) for entry in entries)
         if took_ms > BATCH_BOUND_MS and size >= self._batch_limit // 2:
             self._batch_limit = max(16, self._batch_limit // 2)

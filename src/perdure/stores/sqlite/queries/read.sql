@@ -8,7 +8,8 @@ JOIN processes AS p ON p.id = wanted.value
 JOIN registrations AS r ON r.row = p.row;
 
 -- name: record
-SELECT r.body, p.state FROM processes AS p JOIN registrations AS r ON r.row = p.row WHERE p.id = :id;
+-- As blobs: text that is no UTF-8 any more is for the decoder to name.
+SELECT CAST(r.body AS BLOB), CAST(p.state AS BLOB) FROM processes AS p JOIN registrations AS r ON r.row = p.row WHERE p.id = :id;
 
 -- name: ended_among
 -- Of these ids, the ones that are live no more or unknown, as one JSON array. By the unique index on id.

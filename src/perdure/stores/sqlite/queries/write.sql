@@ -16,8 +16,9 @@ JOIN processes AS p ON p.id = wanted.value
 LEFT JOIN leases AS l ON l.row = p.row;
 
 -- name: load_each
--- The same row by row, for a batch in which some row can't be read.
-SELECT p.row, p.id, p.state,
+-- The same row by row, for a batch in which some row can't be read. As blobs: text that is no UTF-8 any more is for
+-- the decoder to name.
+SELECT p.row, p.id, CAST(p.state AS BLOB),
     CASE WHEN l.row IS NULL THEN 'null' ELSE json_object(
         'process_id', p.id, 'owner', json_object('name', l.owner, 'incarnation', l.incarnation), 'token', l.token,
         'fence', l.fence, 'claim_id', l.claim_id, 'claimed_at_ms', l.claimed_at, 'expires_at_ms', l.expires_at,
@@ -34,7 +35,7 @@ FROM json_each(:rows) AS wanted
 JOIN registrations AS r ON r.row = wanted.value;
 
 -- name: load_registrations_each
-SELECT r.row, r.body FROM json_each(:rows) AS wanted JOIN registrations AS r ON r.row = wanted.value;
+SELECT r.row, CAST(r.body AS BLOB) FROM json_each(:rows) AS wanted JOIN registrations AS r ON r.row = wanted.value;
 
 -- name: find_events
 -- Events of the named processes that carry the operation id or the replay key asked for. By the two partial indexes.
