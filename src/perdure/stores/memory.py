@@ -75,7 +75,7 @@ class MemoryRows:
             record = self.records[id]
             void = has_expired(lease, now) or lease.owner.incarnation in dead_incarnations
             if void and project_lease(record, lease).lane in lanes:
-                ready.append(Candidate(record.registration.priority, lease.expires_at_ms, id))
+                ready.append(Candidate(record.registration.priority, 0, id))  # claimed before what still waits
         return sorted(ready)[: limit * 2]
 
     async def leased_by_claim(self, incarnation: str, claim_id: str) -> Sequence[str]:

@@ -60,18 +60,19 @@ SELECT json_group_array(json_array(priority, ready_at, id)) FROM (
     ORDER BY p.priority, p.ready_at, p.id LIMIT :limit);
 
 -- name: lapsed
--- The first rows of a lane whose lease has lapsed, likewise, by leases_lapse; their due time is the lapse.
-SELECT json_group_array(json_array(priority, expires_at, (SELECT id FROM processes AS p WHERE p.row = lapsed.row)))
+-- The first rows of a lane whose lease has lapsed, likewise, by leases_lapse. Their due time is 0: as they were claimed
+-- before what still waits, they were due before it.
+SELECT json_group_array(json_array(priority, 0, (SELECT id FROM processes AS p WHERE p.row = lapsed.row)))
 FROM (
-    SELECT l.row, l.priority, l.expires_at FROM leases AS l INDEXED BY leases_lapse
+    SELECT l.row, l.priority FROM leases AS l INDEXED BY leases_lapse
     WHERE l.lane = :lane AND l.priority IN (0, 1, 2, 3, 4, 5, 6, 7, 8, 9) AND l.boot_expires_at <= :boot_now
     ORDER BY l.priority, l.boot_expires_at LIMIT :limit) AS lapsed;
 
 -- name: void
--- Rows of these lanes leased to incarnations that are proved dead, by leases_claim; their due time is the claim.
-SELECT json_group_array(json_array(priority, claimed_at, (SELECT id FROM processes AS p WHERE p.row = void.row)))
+-- Rows of these lanes leased to incarnations that are proved dead, by leases_claim; likewise.
+SELECT json_group_array(json_array(priority, 0, (SELECT id FROM processes AS p WHERE p.row = void.row)))
 FROM (
-    SELECT l.row, l.priority, l.claimed_at
+    SELECT l.row, l.priority
     FROM json_each(:dead) AS dead CROSS JOIN leases AS l INDEXED BY leases_claim ON l.incarnation = dead.value
     WHERE l.lane IN (SELECT value FROM json_each(:lanes)) LIMIT :limit) AS void;
 
