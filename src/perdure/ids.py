@@ -7,7 +7,6 @@ import re
 import secrets
 import threading
 import time
-import uuid
 from typing import NewType, Protocol
 
 from perdure.errors import InvalidProcessId
@@ -60,7 +59,8 @@ class SystemIds:
                     self._last_ms, self._counter = self._last_ms + 1, 0
             stamp, counter = self._last_ms, self._counter
         bits = (stamp & ((1 << 48) - 1)) << 80 | 0x7 << 76 | counter << 64 | 0b10 << 62 | secrets.randbits(62)
-        return ProcessId(str(uuid.UUID(int=bits)))
+        text = f"{bits:032x}"
+        return ProcessId("-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:])))
 
     def token(self) -> str:
         return secrets.token_urlsafe(16)
