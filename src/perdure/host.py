@@ -186,12 +186,14 @@ class Host:
         if self._serving is None:
             return ()
         serving, self._serving = self._serving, None
-        drained = await serving.stop(None if grace is None else milliseconds(grace))
-        if self._pump is not None:
-            await self._pump.flush(1.0)
-            self._pump.stop()
-        await self._close_registry(serving.registry)
-        self._spawner.close()
+        try:
+            drained = await serving.stop(None if grace is None else milliseconds(grace))
+        finally:
+            if self._pump is not None:
+                await self._pump.flush(1.0)
+                self._pump.stop()
+            await self._close_registry(serving.registry)
+            self._spawner.close()
         return drained
 
     async def _close_registry(self, registry: Registry) -> None:

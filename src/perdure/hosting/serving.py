@@ -56,16 +56,17 @@ class Serving:
 
     async def stop(self, grace_ms: int | None = None) -> tuple[Drained, ...]:
         """Drain the worker, then end the loop."""
-        drained = () if self.worker is None else await self.worker.drain(grace_ms)
-        for end in self._ends:
-            end()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-        return drained
+        try:
+            return () if self.worker is None else await self.worker.drain(grace_ms)
+        finally:
+            for end in self._ends:
+                end()
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.wait({self._task})
 
     def request(self, reason: str) -> None:
-        """Ask for a drive; asking again before it happens changes nothing. Without a worker there is none to ask for."""
+        """Ask for a drive; asking again before it happens changes nothing. Without a worker nothing is driven."""
         if self.worker is None:
             return
         self._reason = self._reason or reason

@@ -13,7 +13,7 @@ from perdure.clock import Clock, SystemClock
 from perdure.contract.moments import Moments, NoMoments
 from perdure.contract.ports import AdmissionReport, DeferredRow, Engine, WorkerFault
 from perdure.contract.registry import Registry
-from perdure.errors import OutcomeUnknown, StoreClosed
+from perdure.errors import OutcomeUnknown, StoreClosed, StoreError
 from perdure.ids import Ids, SystemIds
 from perdure.model.leases import DeathProof, Owner
 from perdure.model.registration import Definition
@@ -165,7 +165,10 @@ class DurableProcessWorker:
         runs = await self._runner.drain(self.options.drain_grace_ms if grace_ms is None else grace_ms)
         if started:
             await self._runner.keeper.stop()
-            await self._registry.withdraw(self.owner)
+            try:
+                await self._registry.withdraw(self.owner)
+            except StoreError as error:  # its row stays, and others can prove that it has gone
+                self._report(WorkerFault("infrastructure", "the owner was not withdrawn", None, str(error)))
         self._state = "stopped"
         return tuple(Drained(id, _became(run)) for id, run in runs.items())
 
