@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.measure import Plan, Target, emit, emit_pair, median, ratio, scratch
@@ -50,18 +51,27 @@ async def register(path: Path, n: int, *, delay_s: float | None = None) -> None:
         await host.start_many(noop, [ORDER] * n, delay=delay_s)
 
 
-async def drain(path: Path, n: int, concurrency: int | None = None) -> tuple[float, Ends]:
-    """Open a worker on the file; seconds until all are terminal."""
+@dataclass(frozen=True)
+class Drained:
+    """How long it took on the clock, and how much processor time all threads of the program spent on it."""
+
+    took_s: float
+    cpu_s: float
+    ends: Ends
+
+
+async def drain(path: Path, n: int, concurrency: int | None = None) -> Drained:
+    """Open a worker on the file, and wait until all are terminal."""
     registry = await open_registry(f"sqlite:///{path}", SystemClock())
     ends = Ends(n)
     registry.observe(ends.committed)
     host, _ = make_host(path, work=True, concurrency=concurrency, registry=registry)
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     async with host:
         await ends.all_ended.wait()
-        took_s = time.perf_counter() - began
+        drained = Drained(time.perf_counter() - began, time.process_time() - began_cpu, ends)
     await registry.close()
-    return took_s, ends
+    return drained
 
 
 def measure(plan: Plan) -> None:
@@ -69,21 +79,23 @@ def measure(plan: Plan) -> None:
         templates = asyncio.run(take_templates(folder))
     jobs: list[float] = []
     for concurrency in CONCURRENCIES:
-        ours, raw, beside, batches, commits = [], [], [], [], []
+        ours, raw, beside, batches, commits, cpu_us = [], [], [], [], [], []
         for _ in range(plan.reps):
             with scratch(plan) as folder:
                 asyncio.run(register(folder / "ours.db", plan.n))
-                took_s, ends = asyncio.run(drain(folder / "ours.db", plan.n, concurrency))
-                ours.append(plan.n / took_s)
-                batches.append(ends.ends_per_commit)
-                commits.append(float(ends.commits.total()))
+                drained = asyncio.run(drain(folder / "ours.db", plan.n, concurrency))
+                ours.append(plan.n / drained.took_s)
+                cpu_us.append(drained.cpu_s * 1e6 / plan.n)
+                batches.append(drained.ends.ends_per_commit)
+                commits.append(float(drained.ends.commits.total()))
                 raw.append(drain_rates(folder / "raw.db", templates, plan.n, max(1, round(batches[-1]))))
                 beside.append(job_rates(folder / "job.db", plan.n))
         name = f"drain.concurrency_{concurrency}"
         to_job = ratio(ours, beside, RATIO_TO_JOB)
         emit_pair(
             name, ours, raw, "processes/s", n=plan.n, raw_name=f"raw.{name}", batch=round(median(batches), 1),
-            target=RATIO_TO_RAW, commits=median(commits), ratio_to_job=to_job["ratio"],
+            target=RATIO_TO_RAW, commits=median(commits), cpu_us_per_process=round(median(cpu_us), 1),
+            ratio_to_job=to_job["ratio"],
             target_to_job=to_job["target"], holds_to_job=to_job["holds"],
         )  # fmt: skip
         jobs += beside

@@ -5,11 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from bench.measure import Plan, Target, emit_pair, median, timed
+from bench.measure import Plan, Target, emit, median, ratio, timed
 
 RATIO = Target("at most", 3.0)
 RUNS_PER_REP = 7
+
+BARE = "pass"
 RAW = "import asyncio, sqlite3"
+AS_IT_IS = "import perdure"
+WITHOUT_TOOLS = "import sys; sys.modules['typing_extensions'] = None; import perdure"
+"""As a program meets it that has installed nothing else: msgspec loads typing_extensions where it finds it, and the
+development tools bring it along."""
 
 
 def _wall_ms(code: str) -> float:
@@ -18,12 +24,15 @@ def _wall_ms(code: str) -> float:
 
 
 def measure(plan: Plan) -> None:
-    for code in ("import perdure", RAW, "pass"):  # the byte code is compiled and in the page cache from here on
+    programs = (BARE, RAW, AS_IT_IS, WITHOUT_TOOLS)
+    for code in programs:  # the byte code is compiled and in the page cache from here on
         _wall_ms(code)
-    ours, raw = [], []
+    found: dict[str, list[float]] = {code: [] for code in programs}
     for _ in range(plan.reps):
-        turns = [(_wall_ms("pass"), _wall_ms("import perdure"), _wall_ms(RAW)) for _ in range(RUNS_PER_REP)]
-        bare = median([one for one, _, _ in turns])
-        ours.append(median([one for _, one, _ in turns]) - bare)
-        raw.append(median([one for _, _, one in turns]) - bare)
-    emit_pair("import.perdure", ours, raw, "ms", n=RUNS_PER_REP, raw_name="raw.import.asyncio_sqlite3", target=RATIO)
+        turns = [{code: _wall_ms(code) for code in programs} for _ in range(RUNS_PER_REP)]
+        bare = median([turn[BARE] for turn in turns])
+        for code in programs[1:]:
+            found[code].append(median([turn[code] for turn in turns]) - bare)
+    emit("raw.import.asyncio_sqlite3", found[RAW], "ms", n=RUNS_PER_REP)
+    for name, code in (("import.perdure", AS_IT_IS), ("import.perdure.without_typing_extensions", WITHOUT_TOOLS)):
+        emit(name, found[code], "ms", n=RUNS_PER_REP, **ratio(found[code], found[RAW], RATIO))

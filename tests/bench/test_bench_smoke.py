@@ -30,7 +30,7 @@ FIGURES = {
         "claim.one_of_1000_rows", "claim.vm_steps_of_1000_rows", "claim.one_of_20000_rows",
         "claim.vm_steps_of_20000_rows",
     },
-    "import": {"import.perdure", "raw.import.asyncio_sqlite3"},
+    "import": {"import.perdure", "import.perdure.without_typing_extensions", "raw.import.asyncio_sqlite3"},
 }  # fmt: skip
 
 
