@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ from perdure.stores.sqlite.migrations import migrations
 APPLICATION_ID = 0x50455244  # "PERD": tells our files from everybody else's (PRAGMA application_id)
 OLDEST_SQLITE = (3, 51, 3)  # older ones can corrupt a WAL file (https://sqlite.org/wal.html#walresetbug)
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
+SWITCH_TRIES, SWITCH_RETRY_S = 1_000, 0.005
 
 
 def typed(error: apsw.Error, store: str) -> PerdureError:
@@ -113,8 +115,10 @@ def open_connection(path: Path, *, writer: bool, vfs: str | None = None) -> apsw
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
         try:
             connection.set_busy_timeout(5_000)
+            connection.execute("BEGIN")  # all that is checked is of one moment: another program may be making the file
             _check_ours(connection, store)
-            connection.pragma("journal_mode", "wal")
+            connection.execute("COMMIT")
+            _log_ahead(connection)
             connection.pragma("synchronous", 2)  # FULL: what is acknowledged is on disk
             connection.pragma("foreign_keys", 1)
             connection.pragma("trusted_schema", 0)
@@ -127,6 +131,17 @@ def open_connection(path: Path, *, writer: bool, vfs: str | None = None) -> apsw
             connection.close()
             raise
         return connection
+
+
+def _log_ahead(connection: apsw.Connection) -> None:
+    """Switch to WAL. Programs that make one file at the same time are in each other's way, and SQLite doesn't wait."""
+    for _ in range(SWITCH_TRIES):
+        try:
+            connection.pragma("journal_mode", "wal")
+            return
+        except apsw.BusyError:
+            threading.Event().wait(SWITCH_RETRY_S)
+    connection.pragma("journal_mode", "wal")
 
 
 def ensure_schema(connection: apsw.Connection, store: str) -> None:
