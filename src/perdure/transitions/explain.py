@@ -41,6 +41,9 @@ def explain(
             *marks,
         )
         return Explanation(process_id=id, verdict="running", because=because, you_can=(f"perdure cancel {id}",))
+    if state.abandon_request is not None:
+        because = ("nobody runs it any more: the next drive ends it as abandoned", *marks)
+        return Explanation(process_id=id, verdict="recovering", because=because)
     unknown = _unknown(registration.definition, known)
     match state.status:
         case "running":
