@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -43,6 +44,10 @@ OTHER_NAMES = {
 """What people type who come from elsewhere."""
 
 
+class ReaderGone(Exception):
+    """Whoever read our stdout has seen enough."""
+
+
 class Cli(click.Group):
     """A group whose commands are imported when they are used, and whose errors end in the documented exit codes."""
 
@@ -74,6 +79,14 @@ class Cli(click.Group):
             formatter.write_dl([("perdure demo", "watch it work"), ("perdure ls -a", "see what it did")])
         write_exit_codes(formatter)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            code = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError as error:  # said differently, as click would make a plain 1 of it
+            raise ReaderGone from error
+        return code
+
     def main(  # type: ignore[override]  # always standalone: it ends the program itself
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> Any:
@@ -81,7 +94,6 @@ class Cli(click.Group):
         extra["standalone_mode"] = False
         try:
             code = super().main(arguments, prog_name or "perdure", **extra)
-            sys.stdout.flush()
         except BaseException as error:
             code = _say_error(error, "--json" in arguments)
         sys.exit(int(code or 0))
@@ -107,10 +119,10 @@ def _say_error(error: BaseException, as_json: bool) -> int:
             return ExitCode.INTERRUPTED
         case Signalled(number=number):
             return 128 + number
-        case BrokenPipeError():  # whoever read our stdout has seen enough
-            with suppress(OSError):
+        case ReaderGone():
+            with suppress(OSError):  # what is still buffered goes nowhere
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 128 + 13
+            return 128 + signal.SIGPIPE
         case SystemExit():
             return error.code if isinstance(error.code, int) else int(error.code is not None)
         case PerdureError():

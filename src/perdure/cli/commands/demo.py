@@ -29,7 +29,7 @@ Examples:
 )
 @click.argument("path", required=False, metavar="[PATH]")
 @click.option("--slow", "slow_ms", type=click.IntRange(0, 3_600_000), default=0, metavar="MS", help="Sleep per folder.")
-@click.option("--concurrency", type=click.IntRange(1, 1_000), metavar="N", help="Folders at once. [4 per processor]")
+@click.option("--concurrency", type=click.IntRange(1, 1_000), metavar="N", help="Folders at once. [32]")
 @common
 def demo(surface: Surface, path: str | None, slow_ms: int, concurrency: int | None) -> int:
     """Fingerprint (SHA-256) every file below PATH, with one durable process per folder.
@@ -45,7 +45,7 @@ def demo(surface: Surface, path: str | None, slow_ms: int, concurrency: int | No
         _own_files(surface.url),
         surface.url,
         make_screen(),
-        concurrency=concurrency or min(32, 4 * (os.cpu_count() or 1)),
+        concurrency=concurrency or 32,
         slow_ms=slow_ms,
     )
     found: list[Result] = []

@@ -23,7 +23,8 @@ Examples:
   perdure ls --json | jq -r '.processes[].id'"""
 )
 @click.option("-a", "--all", "everything", is_flag=True, help="Ended processes too.")
-@click.option("-s", "--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Only these; repeatable.")
+@click.option("-s", "--status", "statuses", multiple=True, type=click.Choice(STATUSES), metavar="STATUS",
+              help="Only these; repeatable: " + ", ".join(STATUSES) + ".")  # fmt: skip
 @click.option("--definition", metavar="NAME", help="Only processes of this definition.")
 @click.option("--queue", metavar="NAME", help="Only processes of this queue.")
 @click.option("--prefix", metavar="TEXT", help="Only ids that begin so.")

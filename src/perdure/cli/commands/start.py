@@ -16,6 +16,7 @@ from perdure.cli.surface import Duration, Surface, common, run_async
 from perdure.errors import InvalidOption, InvalidPayload
 from perdure.host import Host
 from perdure.hosting.definitions import Process
+from perdure.ids import check_process_id
 
 LARGEST_INPUT_BYTES = 8 * 1024 * 1024
 
@@ -54,6 +55,8 @@ def start(
     defining = find_host(given)
     process = defining.find_process(name)
     value = _value(process, text)
+    if process_id is not None:
+        check_process_id(process_id)
     host = Host(surface.given_url or defining.url, work=False)
     host.add(process)
 
@@ -79,7 +82,9 @@ def _value(process: Process[Any, Any], text: str | None) -> Any:
             raise InvalidOption("--input", text, f"none: {process.name} takes no input")
         return None
     if text is None:
-        raise InvalidOption("--input", None, f"a JSON value: {process.name} takes {process.input_type.annotation}")
+        annotation = process.input_type.annotation
+        taken = getattr(annotation, "__name__", annotation)
+        raise InvalidOption("--input", None, f"a JSON value: {process.name} takes {taken}")
     raw = _read(text)
     try:
         return process.input_type.decode(canonical.canonicalize(raw))

@@ -23,7 +23,8 @@ SELECT id FROM processes WHERE status = :status ORDER BY id LIMIT :limit;
 
 -- name: newest_event
 -- The latest time that was written among the last rows that changed. By the unique index on change.
-SELECT max(state ->> 'updated_at_ms') FROM (SELECT state FROM processes ORDER BY change DESC LIMIT 100);
+SELECT max(iif(json_valid(state), state, '{}') ->> 'updated_at_ms')
+FROM (SELECT state FROM processes ORDER BY change DESC LIMIT 100);
 
 -- name: lease_clocks
 -- How far wall time stood before boot time when each standing lease of this boot was last written.
