@@ -11,7 +11,17 @@ Each case runs on a store of its own, under a clock that it moves itself, and en
 
 from __future__ import annotations
 
-from perdure.testing.conformance import authority, boundary, claims, leases, log, registration, requests
+from perdure.testing.conformance import (
+    authority,
+    boundary,
+    claims,
+    leases,
+    log,
+    pure,
+    recovery,
+    registration,
+    requests,
+)
 from perdure.testing.conformance.case import (
     Capability,
     Case,
@@ -34,6 +44,8 @@ _MODULES: tuple[tuple[Case, ...], ...] = (
     leases.CASES,
     authority.CASES,
     requests.CASES,
+    recovery.CASES,
+    pure.CASES,
 )
 
 
