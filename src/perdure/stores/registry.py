@@ -39,7 +39,7 @@ from perdure.transitions.commands import (
 from perdure.transitions.decide import decide
 from perdure.transitions.decision import Decision, Drop, Put, Standing, operation_hash
 from perdure.transitions.fold import apply
-from perdure.transitions.leases import check_key, extend, proofs_by_incarnation
+from perdure.transitions.leases import check_key, extend, is_held, proofs_by_incarnation
 from perdure.transitions.projection import lane, project
 from perdure.transitions.requests import signal_replay_key
 
@@ -100,6 +100,7 @@ class Transaction:
         self._rows, self._now = rows, now
         self._loaded: dict[str, _Row | PerdureError] = {}
         self._touched: list[_Row] = []
+        self._spare = 0  # how many of them the database may still propose to a claim
 
     async def run(self, commands: Sequence[Command]) -> list[Result]:
         """Decide and persist every command; the caller commits."""
@@ -156,6 +157,8 @@ class Transaction:
     def _touch(self, row: _Row) -> None:
         if not row.changed and not row.lease_changed:
             self._touched.append(row)
+            if row.record.state.status != "running" or not is_held(row.lease, self._now):
+                self._spare += 1
 
     def _renew(self, command: Renew) -> RenewReceipt | PerdureError:
         if command.ttl_ms <= 0:
@@ -193,13 +196,13 @@ class Transaction:
         lanes = [lane(queue, definition) for queue, definition in product(command.queues, command.definitions)]
         # What this transaction has touched is not in the database yet: such a row may be proposed wrongly (it is decided
         # by what it has become) or not at all (it is proposed from here).
-        spare = len(self._touched)
-        candidates = await self._rows.claimable(lanes, command.limit + spare, self._now, proofs)
+        candidates = await self._rows.claimable(lanes, command.limit + self._spare, self._now, proofs)
         await self._load([candidate.process_id for candidate in candidates])
         claimed: list[Claimed] = []
         ended: list[ProcessRecord] = []
         events: list[Event] = []
-        for candidate in sorted({*candidates, *self._touched_candidates(lanes)}):
+        touched = set(self._touched_candidates(lanes))
+        for candidate in sorted(touched.union(candidates)) if touched else candidates:
             row = self._loaded.get(candidate.process_id)
             if len(claimed) == command.limit or not isinstance(row, _Row):
                 continue

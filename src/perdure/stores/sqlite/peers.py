@@ -72,14 +72,14 @@ class Peers:
 
     # --- hints ------------------------------------------------------------------------------------------------
 
-    def ring(self) -> None:
-        """Tell the other programs that something was committed. Writer thread only."""
+    def ring(self) -> bool:
+        """Tell the other programs that something was committed; whether there may be any. Writer thread only."""
         if self._ringer is None:
             try:
                 self._ringer = Ringer(self.folder, self._socket_name())
             except OSError:
-                return
-        self._ringer.ring()
+                return True
+        return self._ringer.ring() > 0 or not self.has_hints
 
     def _socket_name(self) -> str:
         return f"{self._me.pid}-{id(self):x}"

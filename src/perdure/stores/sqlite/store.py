@@ -179,15 +179,14 @@ class SqliteRegistry:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    def _deliver(self, entries: Sequence[Entry], wrote: bool) -> None:
+    def _deliver(self, entries: Sequence[Entry], wrote: bool) -> bool:
         """In the writer thread: answer threads at once, the loop in one call, and ring the other programs."""
         for entry in entries:
             if isinstance(entry.waiting, ThreadFuture):
                 entry.tell()
         with suppress(RuntimeError):  # the loop was closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._answer, entries)
-        if wrote:
-            self._peers.ring()
+        return self._peers.ring() if wrote else False
 
     def _answer(self, entries: Sequence[Entry]) -> None:
         receipts = [r for entry in entries for r in entry.results if not isinstance(r, PerdureError)]

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 LOCK_BOUND_MS = 10_000
 BATCH_BOUND_MS = 20
-Deliver = Callable[[Sequence[Entry], bool], None]
+Deliver = Callable[[Sequence[Entry], bool], bool]
 
 
 def finish(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -43,7 +43,8 @@ def _refused_in_bulk(error: BaseException) -> bool:
 class Writer:
     """Takes what callers have queued, commits it in batches of about 20 ms, and hands the answers to `deliver`.
 
-    `deliver(entries, wrote)` is called in this thread after each batch, in commit order.
+    `deliver(entries, wrote)` is called in this thread after each batch, in commit order; it answers whether other
+    programs may want to write.
     """
 
     def __init__(
@@ -85,8 +86,10 @@ class Writer:
     def submit_all(self, entries: Sequence[Entry]) -> None:
         """Queue entries in order. Any thread; after `stop` only what was accepted before it."""
         with self._wake:
+            idle = not self._entries
             self._entries.extend(entries)
-            self._wake.notify()
+            if idle:
+                self._wake.notify()
 
     def call(self, job: Callable[[apsw.Connection], T]) -> ThreadFuture[T]:
         """Have `job` done on the writer's connection between two batches. Any thread."""
@@ -134,8 +137,21 @@ class Writer:
             for job, future in jobs:
                 self._do(job, future)
             if entries:
-                self._commit(entries)
+                try:
+                    self._commit(entries)
+                except Exception as error:  # a bug of ours: nobody may be left waiting for an answer
+                    self._give_up(entries, error)
+                    break
         self._ended.set_result(None)
+
+    def _give_up(self, entries: Sequence[Entry], error: Exception) -> None:
+        with self._wake:
+            self._closing = True
+            left = [*entries, *self._entries]
+            self._entries.clear()
+        for entry in left:
+            entry.results, entry.error = [], error
+        self._deliver(left, False)
 
     def _take(self) -> list[Entry]:
         """Whole entries up to the batch limit; what callers have withdrawn is dropped here."""
@@ -160,8 +176,7 @@ class Writer:
             if isinstance(entry.error, apsw.Error):
                 entry.error = unknown_commit(entry.error, self._store)
         wrote = self.rows.position != position
-        self._deliver(entries, wrote)
-        if wrote:
+        if self._deliver(entries, wrote) and wrote:
             self._queue.let_others_write()
 
     def _do(self, job: Callable[[apsw.Connection], Any], future: ThreadFuture[Any]) -> None:
