@@ -42,12 +42,12 @@ SELECT r.row, CAST(r.body AS BLOB) FROM json_each(:rows) AS wanted JOIN registra
 SELECT p.id, e.sequence, e.type, e.payload, e.at, e.replay_key, e.operation_id, e.operation_hash, e.codec, e.checksum
 FROM json_each(:names) AS wanted
 JOIN processes AS p ON p.id = wanted.value ->> 0
-JOIN events AS e ON e.row = p.row AND e.operation_id = wanted.value ->> 1
+JOIN events AS e INDEXED BY events_operation ON e.row = p.row AND e.operation_id = wanted.value ->> 1
 UNION
 SELECT p.id, e.sequence, e.type, e.payload, e.at, e.replay_key, e.operation_id, e.operation_hash, e.codec, e.checksum
 FROM json_each(:names) AS wanted
 JOIN processes AS p ON p.id = wanted.value ->> 0
-JOIN events AS e ON e.row = p.row AND e.replay_key = wanted.value ->> 2
+JOIN events AS e INDEXED BY events_replay_key ON e.row = p.row AND e.replay_key = wanted.value ->> 2
 ORDER BY 1, 2;
 
 -- name: ready
