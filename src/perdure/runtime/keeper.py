@@ -6,14 +6,16 @@ import asyncio
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future as ThreadFuture
+from functools import partial
 
 from perdure.clock import Clock
 from perdure.contract.moments import Moments
 from perdure.contract.ports import WorkerFault
 from perdure.contract.registry import Registry
 from perdure.errors import PerdureError
+from perdure.model.leases import LeaseKey
 from perdure.runtime.options import WorkerOptions
 from perdure.runtime.run import ActiveRun, Stop
 from perdure.runtime.spawner import Spawner, WorkThread
@@ -38,12 +40,12 @@ class LeaseKeeper:
         report: Callable[[WorkerFault], None],
         lost: Callable[[ActiveRun, Stop], None],
         moments: Moments,
+        runs: Mapping[str, ActiveRun],
     ) -> None:
         self._registry, self._options, self._clock = registry, options, clock
         self._spawner, self._report, self._lost = spawner, report, lost
         self._moments = moments
-        self._held: dict[str, ActiveRun] = {}
-        self._lock = threading.Lock()
+        self._runs = runs  # the runner's own; read here in one step (`tuple`), written on the loop only
         self._wake = threading.Event()
         self._closing = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -53,7 +55,7 @@ class LeaseKeeper:
         self._thread: WorkThread | None = None
         self._task: asyncio.Task[None] | None = None
         self._next_renewal_ms = 0
-        self._in_flight: tuple[ThreadFuture[RenewReceipt], int] | None = None
+        self._in_flight: ThreadFuture[RenewReceipt] | None = None
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -63,15 +65,6 @@ class LeaseKeeper:
         self._thread = self._spawner.start_thread(self._run_thread, "perdure-lease-keeper")
         if self._thread is None:
             self._task = self._spawner.spawn(self._run_task(), "perdure-lease-keeper")
-
-    def hold(self, run: ActiveRun) -> None:
-        with self._lock:
-            self._held[run.process_id] = run
-
-    def let_go(self, run: ActiveRun) -> None:
-        with self._lock:
-            if self._held.get(run.process_id) is run:
-                del self._held[run.process_id]
 
     async def stop(self) -> None:
         self._closing = True
@@ -109,44 +102,40 @@ class LeaseKeeper:
     # --- leases -----------------------------------------------------------------------------------------------
 
     def _renew(self, now_ms: int) -> None:
-        with self._lock:
-            keys = tuple(
-                run.lease.key for run in self._held.values() if run.stop is None or run.stop.kind != "lease_lost"
-            )
+        held = [run for run in tuple(self._runs.values()) if run.stop is None or run.stop.kind != "lease_lost"]
+        keys = tuple(run.lease.key for run in held)
         for at in range(0, len(keys), LARGEST_RENEWAL):
+            page = keys[at : at + LARGEST_RENEWAL]
             try:
-                sent = self._registry.renew_from_thread(
-                    Renew(keys=keys[at : at + LARGEST_RENEWAL], ttl_ms=self._options.lease_ttl_ms)
-                )
+                sent = self._registry.renew_from_thread(Renew(keys=page, ttl_ms=self._options.lease_ttl_ms))
             except PerdureError as error:
-                self._tell_loop(
-                    self._report, WorkerFault("infrastructure", "leases could not be renewed", None, str(error))
-                )
+                self._failed(error)
                 return
-            sent.add_done_callback(lambda done, sent_ms=now_ms: self._answered(done, sent_ms))  # type: ignore[misc]
-            self._in_flight = (sent, now_ms)
+            sent.add_done_callback(partial(self._answered, page, now_ms))
+            self._in_flight = sent
 
     def _take_answer(self) -> None:
-        if self._in_flight is not None and self._in_flight[0].done():
+        if self._in_flight is not None and self._in_flight.done():
             self._in_flight = None
 
-    def _answered(self, done: ThreadFuture[RenewReceipt], sent_ms: int) -> None:
-        error = done.exception()
+    def _failed(self, error: BaseException) -> None:
+        self._tell_loop(self._report, WorkerFault("infrastructure", "leases could not be renewed", None, str(error)))
+
+    def _answered(self, keys: tuple[LeaseKey, ...], sent_ms: int, done: ThreadFuture[RenewReceipt]) -> None:
+        """In whatever thread the store answers."""
         self._moments.reached("renewal.answered")
+        error = done.exception()
         if error is not None:
             self._next_renewal_ms = sent_ms + self._options.renew_every_ms // 5  # sooner than the usual round
-            self._tell_loop(
-                self._report, WorkerFault("infrastructure", "leases could not be renewed", None, str(error))
-            )
+            self._failed(error)
             return
         deadline_ms = sent_ms + self._options.lease_ttl_ms - self._options.local_margin_ms
-        for renewal in done.result().renewals:
-            self._renewed(renewal, deadline_ms)
+        for key, renewal in zip(keys, done.result().renewals, strict=True):
+            self._renewed(key, renewal, deadline_ms)
 
-    def _renewed(self, renewal: Renewal, deadline_ms: int) -> None:
-        with self._lock:
-            run = self._held.get(renewal.process_id)
-        if run is None:
+    def _renewed(self, key: LeaseKey, renewal: Renewal, deadline_ms: int) -> None:
+        run = self._runs.get(key.process_id)
+        if run is None or run.lease.fence != key.fence:  # it has ended meanwhile
             return
         if not renewal.held:
             self._tell_loop(self._lost, run, Stop("lease_lost", "its lease was superseded"))
@@ -158,8 +147,7 @@ class LeaseKeeper:
             self._tell_loop(self._lost, run, Stop("cancel_requested", renewal.cancel_reason, renewal.cancel_by))
 
     def _stop_expired(self, now_ms: int) -> None:
-        with self._lock:
-            expired = [run for run in self._held.values() if run.local_deadline_ms <= now_ms]
+        expired = [run for run in tuple(self._runs.values()) if run.local_deadline_ms <= now_ms]
         for run in expired:
             if run.stop is None or run.stop.kind != "lease_lost":
                 self._tell_loop(self._lost, run, Stop("lease_lost", "its lease could not be renewed in time"))

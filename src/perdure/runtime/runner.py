@@ -61,8 +61,8 @@ class Runner:
         self._clock, self._ids, self._spawner = clock, ids, spawner
         self._report, self._moments, self._on_room = report, moments, on_room
         self.permits = Permits(options.concurrency, on_room)
-        self.keeper = LeaseKeeper(registry, options, clock, spawner, report, self._stop, moments)
         self.runs: dict[str, ActiveRun] = {}
+        self.keeper = LeaseKeeper(registry, options, clock, spawner, report, self._stop, moments, self.runs)
         self._ending = 0
         self._backoffs: dict[str, int] = {}
 
@@ -83,7 +83,6 @@ class Runner:
             self._spawner.spawn(self._write_end(run, end), f"perdure-busy:{run.process_id}")
             return False
         self.runs[run.process_id] = run
-        self.keeper.hold(run)
         run.task = self._spawner.spawn_kept(self._run_one(run), run.process_id)
         return True
 
@@ -204,7 +203,6 @@ class Runner:
         run.permit.release()
         if self.runs.get(run.process_id) is run:
             del self.runs[run.process_id]
-            self.keeper.let_go(run)
 
     async def drain(self, grace_ms: int) -> dict[str, ActiveRun]:
         """Give the runs a grace, then tell them to stop, then let go of what doesn't; the runs there were, by id."""
