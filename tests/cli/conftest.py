@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import subprocess
 import sys
@@ -66,6 +67,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "shop", raising=False)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def log() -> Iterator[None]:
+    """The log as it was before: a command sends it to its own stderr."""
+    logger = logging.getLogger("perdure")
+    before = (*logger.handlers,), logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.level, logger.propagate = list(before[0]), before[1], before[2]
 
 
 @pytest.fixture

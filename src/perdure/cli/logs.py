@@ -18,6 +18,6 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_SafeLines("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("perdure")
-    logger.addHandler(handler)
+    logger.handlers[:] = [handler]
     logger.setLevel(level)
     logger.propagate = False

@@ -109,7 +109,7 @@ def _report(surface: Surface, root: bytes, result: Result) -> None:
         (result.taken_over, "taken over from a dead run"),
         (result.given_back, "given back by a stopped run"),
         (done_elsewhere, "done by another run"),
-        (origins["queued_before"], "left waiting by an earlier run"),
+        (origins["queued_before"], "queued by an earlier run"),
         (origins["new"], "new"),
     )
     beside = [

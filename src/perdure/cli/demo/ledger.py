@@ -7,22 +7,25 @@ from collections.abc import Callable
 
 import msgspec
 
-from perdure.model.events import Event, ProcessStarted, Takeover
+from perdure.model.events import Event, ProcessCompleted, ProcessStarted, Takeover
 
 _decode = msgspec.json.Decoder(ProcessStarted).decode
 
 
 class Ledger:
-    """An event sink that remembers take-overs. `first` hears of the first one from each dead owner."""
+    """An event sink that remembers take-overs and ends. `first` hears of the first one from each dead owner."""
 
     def __init__(self, first: Callable[[Takeover, float], None]) -> None:
         self.taken_over: dict[str, Takeover] = {}
         self.given_back: set[str] = set()
+        self.completed: set[str] = set()
         self.first_takeover_s: float | None = None
         self._first, self._owners = first, set[str]()
         self._began_s = time.monotonic()
 
     async def emit(self, event: Event) -> None:
+        if event.type == ProcessCompleted.TYPE:
+            self.completed.add(event.process_id)
         if event.type != ProcessStarted.TYPE:
             return
         takeover = _decode(event.payload).takeover

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal, TypeVar
@@ -80,7 +80,7 @@ class Demo:
     def __init__(
         self,
         root: bytes,
-        left_out: dict[bytes, tuple[str, ...]],
+        left_out: Mapping[bytes, tuple[str, ...]],
         url: str,
         screen: Screen,
         *,
@@ -98,7 +98,10 @@ class Demo:
     async def run(self) -> Result:
         """Do the whole of it. Cancelled, it lets go of what it holds: the next run goes on from there."""
         try:
+            self._screen.say(f"fingerprinting {encode_path(self._root)}")
             folders = await self._plan()
+            files, volume = sum(f.files for f in folders), sum(f.bytes for f in folders)
+            self._screen.say(f"{counted(len(folders), 'folder')}, {counted(files, 'file')}, {size(volume)}")
             await self._host.open()
             for number in range(1, ROUNDS + 1):
                 changed = await self._gather(folders)
@@ -190,7 +193,7 @@ class Demo:
         self._stop.set()
         self._screen.say("stopping: what is half done is given back; another Ctrl-C leaves at once")
         await self._host.close(grace=DRAIN_GRACE)
-        done = len(self._work.read)
+        done = len(self._work.read.keys() | self._ledger.completed)
         if self._work.origins:
             self._screen.say(
                 f"{counted(done, 'folder is', 'folders are')} done and kept, of {len(self._work.origins):,}."
@@ -201,16 +204,14 @@ class Demo:
 
     def _say_what_stands(self, folders: Sequence[Folder], done: Sequence[Folder]) -> None:
         origins = Counter(self._work.origins[f.id] for f in folders)
-        files, volume = sum(f.files for f in folders), size(sum(f.bytes for f in folders))
-        self._screen.say(f"{counted(len(folders), 'folder')}, {counted(files, 'file')}, {volume}")
         if done:
             self._screen.say(f"already done by earlier runs: {counted(len(done), 'folder')}, not done again")
         if begun := origins["begun_before"]:
             self._screen.say(f"begun and not finished by earlier runs: {counted(begun, 'folder')}")
 
     def _say_takeover(self, takeover: Takeover, after_s: float) -> None:
-        why = takeover.proof.detail if takeover.proof else "its lease has lapsed"
-        self._screen.say(f"taking over from {takeover.owner.name}, {after_s:.2f} s after the start: {why}")
+        why = f"proof that it is dead: {takeover.proof.detail}" if takeover.proof else "its lease has lapsed"
+        self._screen.say(f"taking over from {takeover.owner.name} after {after_s:.2f} s; {why}")
 
     def _result(self, folders: Sequence[Folder], fingerprint: str, check: str, rounds: int) -> Result:
         ids = [f.id for f in folders]

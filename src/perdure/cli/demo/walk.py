@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -83,7 +83,9 @@ def _kind(path: bytes, about: os.stat_result) -> Kind:
 
 
 def plan(
-    root: bytes, left_out: dict[bytes, tuple[str, ...]], found: Callable[[int, int], None] = lambda folders, files: None
+    root: bytes,
+    left_out: Mapping[bytes, tuple[str, ...]],
+    found: Callable[[int, int], None] = lambda folders, files: None,
 ) -> list[Folder]:
     """Every folder below `root`, itself included, in order of relative paths. `left_out`: names to pass over, by
     folder. `found` hears how many folders and files there are so far."""
@@ -98,7 +100,7 @@ def plan(
     return sorted(folders, key=lambda folder: folder.relative)
 
 
-def _walk(root: bytes, left_out: dict[bytes, tuple[str, ...]]) -> Iterator[Folder]:
+def _walk(root: bytes, left_out: Mapping[bytes, tuple[str, ...]]) -> Iterator[Folder]:
     waiting = [(root, b".")]
     while waiting:
         path, relative = waiting.pop()
