@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
 import msgspec
@@ -13,7 +13,7 @@ from perdure.clock import Clock, SystemClock
 from perdure.contract.moments import Moments, NoMoments
 from perdure.contract.ports import AdmissionReport, DeferredRow, Engine, WorkerFault
 from perdure.contract.registry import Registry
-from perdure.errors import OutcomeUnknown, StoreClosed, StoreError
+from perdure.errors import OutcomeUnknown, PerdureError, StoreClosed, StoreError
 from perdure.ids import Ids, SystemIds
 from perdure.model.leases import DeathProof, Owner
 from perdure.model.registration import Definition
@@ -22,8 +22,11 @@ from perdure.runtime.passes import settle_due
 from perdure.runtime.run import ActiveRun
 from perdure.runtime.runner import Runner
 from perdure.runtime.spawner import LoopSpawner, Spawner
-from perdure.transitions.commands import ClaimNext, ClaimReceipt
+from perdure.transitions.commands import AnyReceipt, ClaimNext, ClaimReceipt
 from perdure.transitions.projection import lane
+
+
+Asked = Awaitable[list[AnyReceipt | PerdureError]]
 
 
 class Drained(msgspec.Struct, frozen=True):
@@ -195,20 +198,22 @@ class DurableProcessWorker:
         return await asyncio.shield(self._start_claim())
 
     def _start_claim(self) -> asyncio.Task[Claims]:
+        """Hand a claim to the store in this very turn of the loop, so that it joins the commit of the ends before it."""
         limit = self.free_permits
         self._runner.permits.take(limit)
         self._more = False
-        self._claiming = self._spawner.spawn(self._claim_and_begin(limit), "perdure-claim")
+        command, sent_ms = self._claim_command(limit), self._clock.now().boot_ms
+        asked = self._registry.execute_together((command,))
+        self._claiming = self._spawner.spawn(self._claim_and_begin(command, asked, sent_ms), "perdure-claim")
         self._claiming.add_done_callback(self._claim_ended)
         return self._claiming
 
-    async def _claim_and_begin(self, limit: int) -> Claims:
-        spare = limit
+    async def _claim_and_begin(self, command: ClaimNext, asked: Asked, sent_ms: int) -> Claims:
+        spare = command.limit
         try:
-            sent_ms = self._clock.now().boot_ms
-            receipt = await self._claimed_rows(self._claim_command(limit), sent_ms)
+            receipt = await self._claimed_rows(command, asked, sent_ms)
             self._moments.reached("claim.committed")
-            self._more = self._more or len(receipt.claimed) + len(receipt.ended) >= limit
+            self._more = self._more or len(receipt.claimed) + len(receipt.ended) >= command.limit
             spare -= len(receipt.claimed)
             return self._begin(receipt, sent_ms)
         finally:
@@ -228,20 +233,24 @@ class DurableProcessWorker:
         else:
             self._refill()
 
-    async def _claimed_rows(self, command: ClaimNext, sent_ms: int) -> ClaimReceipt:
+    async def _claimed_rows(self, command: ClaimNext, asked: Asked, sent_ms: int) -> ClaimReceipt:
         """Ask until the answer is known: the same claim id returns the same rows and claims nothing new."""
         until_ms = sent_ms + self.options.lease_ttl_ms
         backoff_s = 0.01
         while True:
             try:
-                receipt: ClaimReceipt = await self._registry.execute(command)
-                return receipt
+                (answer,) = await asked
+                if isinstance(answer, ClaimReceipt):
+                    return answer
+                assert isinstance(answer, PerdureError)
+                raise answer
             except OutcomeUnknown as error:
                 if self._clock.now().boot_ms >= until_ms:
                     raise
                 self._report(WorkerFault("infrastructure", "the answer of a claim was lost", None, str(error)))
             await self._clock.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, 1.0)
+            asked = self._registry.execute_together((command,))
 
     def _refill(self) -> None:
         """Permits are free: claim again if the last claim left something behind; once for all that come free now."""
