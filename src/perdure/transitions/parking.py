@@ -23,6 +23,8 @@ from perdure.transitions.decision import (
 from perdure.transitions.leases import check_key, release
 from perdure.transitions.registering import LONGEST_DURATION_MS
 
+LATEST_MOMENT_MS = 2**53
+
 
 def check_execution(standing: Standing, record: ProcessRecord, execution: Execution, now: Moment) -> Refusal | None:
     """None if whoever runs this row's code is the one that presents itself."""
@@ -50,11 +52,21 @@ def decide_suspend(standing: Standing, command: Suspend, now: Moment) -> Decisio
         return refused
     if not command.waits:
         return InvalidOption("waits", command.waits, "at least one wait")
+    for wait in command.waits:
+        if isinstance(wait, TimerWait) and (invalid := _check_moment(wait.due_at_ms)):
+            return invalid
     if isinstance(command.execution, LeaseRight) and record.registration.recovery != "rerunnable":
         return NotPermitted(record.id, "its owner", record.registration.recovery, "suspend")
     if record.state.cancel_request is not None or any(is_met(wait, record.state, now) for wait in command.waits):
         return Decision("still_runnable")
     return applied(ProcessWaiting(command.waits, record.state.fence), lease=DROP)
+
+
+def _check_moment(due_at_ms: int) -> InvalidOption | None:
+    """None if every store and every reader of JSON can hold the moment as it is."""
+    if abs(due_at_ms) <= LATEST_MOMENT_MS:
+        return None
+    return InvalidOption("due_at_ms", due_at_ms, f"at most {LATEST_MOMENT_MS} ms since the epoch")
 
 
 def is_met(wait: Wait, state: ProcessState, now: Moment) -> bool:
@@ -86,6 +98,8 @@ def decide_retry(standing: Standing, command: ScheduleRetry, now: Moment) -> Dec
         return record
     if refused := check_execution(standing, record, command.execution, now):
         return refused
+    if invalid := _check_moment(command.due_at_ms):
+        return invalid
     failures, policy = record.state.failures + 1, record.registration.retry
     if record.registration.recovery != "rerunnable" or policy is None or failures >= policy.max_attempts:
         return NotPermitted(record.id, "its retry policy", f"at failure {failures}", "schedule a retry of")

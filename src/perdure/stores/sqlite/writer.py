@@ -36,8 +36,9 @@ def finish(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def _refused_in_bulk(error: BaseException) -> bool:
-    """Whether the fault may lie in one of the commands: what the database refuses, or a damaged row that one names."""
-    return isinstance(error, apsw.ConstraintError | DecodeError)
+    """Whether the fault may lie in one of the commands: what the database refuses, a value that can't be written, or a
+    damaged row that one names."""
+    return isinstance(error, apsw.ConstraintError | DecodeError | ValueError | OverflowError)
 
 
 class Writer:
