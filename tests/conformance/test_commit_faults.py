@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import apsw
+import msgspec
 import pytest
 
 from perdure.clock import Clock
@@ -17,7 +18,7 @@ from perdure.errors import OutcomeUnknown, StoreError, StoreFull
 from perdure.stores.sqlite.store import SqliteRegistry
 from perdure.testing.conformance import Kit
 from perdure.testing.conformance.kit import registration
-from perdure.transitions.commands import Command, Register
+from perdure.transitions.commands import AppendEvent, Command, Register
 
 
 class FailingCommits:
@@ -140,8 +141,26 @@ def test_when_the_answer_of_a_claim_is_lost_its_claim_id_returns_the_rows(tmp_pa
     within_bound(test())
 
 
+def test_a_payload_that_is_no_text_at_all_harms_no_command_beside_it(tmp_path: Path) -> None:
+    """Payloads are checked where they come in; a registry handed other bytes fails that command alone."""
+
+    async def test() -> None:
+        async with FaultyWorld(tmp_path) as world:
+            kit = world.kit
+            await kit.register("p")
+            bytes_alone = AppendEvent(process_id="p", type="note", payload=msgspec.Raw(b"\xff"))
+            answers = await asyncio.gather(
+                kit.append("p", "note", 1), kit.registry.execute(bytes_alone), kit.append("p", "note", 2),
+                return_exceptions=True,
+            )  # fmt: skip
+            assert [isinstance(answer, BaseException) for answer in answers] == [False, True, False]
+            assert await kit.types("p") == ["note", "note"]
+
+    within_bound(test())
+
+
 def test_a_write_that_the_database_itself_refuses_harms_no_command_beside_it(tmp_path: Path) -> None:
-    """Two rows of one batch under one replay key would break a unique index; here the file itself is made to."""
+    """No command breaks a constraint of the schema, so the file itself is made to refuse one."""
 
     async def test() -> None:
         async with FaultyWorld(tmp_path) as world:

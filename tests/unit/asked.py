@@ -95,6 +95,8 @@ def commands() -> list[RowCommand]:
             Suspend(process_id="p", execution=execution, waits=()),
             Suspend(process_id="p", execution=execution, waits=WAITS),
             Suspend(process_id="p", execution=execution, waits=(TimerWait(0),)),
+            Suspend(process_id="p", execution=execution, waits=(TimerWait(2**70),)),
+            ScheduleRetry(process_id="p", execution=execution, error=ErrorDetail("E"), due_at_ms=-(2**70)),
             ScheduleRetry(process_id="p", execution=execution, error=ErrorDetail("E"), due_at_ms=1),
         ]
     found += [Complete(process_id="p", outcome=o, authority=a) for o in OUTCOMES for a in AUTHORITIES]

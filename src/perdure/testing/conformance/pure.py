@@ -80,6 +80,8 @@ def every_command(kit: Kit, id: str, key: LeaseKey, recovery: str) -> list[RowCo
         commands += [
             AppendEvent(process_id=id, type="step.completed", payload=raw(1), execution=execution),
             Suspend(process_id=id, execution=execution, waits=()),
+            Suspend(process_id=id, execution=execution, waits=(TimerWait(2**70),)),
+            ScheduleRetry(process_id=id, execution=execution, error=ErrorDetail("E"), due_at_ms=2**70),
             Suspend(process_id=id, execution=execution, waits=(wait, TimerWait(due), ChildWait("child"))),
             ScheduleRetry(process_id=id, execution=execution, error=ErrorDetail("E"), due_at_ms=due),
         ]
