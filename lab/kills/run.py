@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import apsw
 import msgspec
 
 from lab.kills.checks import History, breaches, starts_of, takeovers
+from lab.kills.database import damage, left_behind, stalled
 from lab.kills.ledgers import Ledgers
 from lab.kills.plans import OUTSIDE, Plan, Planner
 from lab.kills.worker import spawn_worker
@@ -22,7 +22,7 @@ from perdure.model.events import Event
 from perdure.model.queries import Filter, Page
 from perdure.model.record import ProcessRecord
 
-REACH_WITHIN_S = 5.0
+REACH_WITHIN_S = 3.0
 """A worker that has not reached its moment by then is killed from outside."""
 FINISH_WITHIN_S = 60.0
 LEAST_HITS = 5
@@ -58,6 +58,7 @@ class KillLab:
         self._workers = [self._spawn() for _ in range(workers)]
         self._gone: set[int] = set()
         self._not_reached: Counter[str] = Counter()
+        self._stalled: list[str] = []
         self._outside = self._stopped = 0
 
     def _spawn(self) -> Program:
@@ -119,6 +120,7 @@ class KillLab:
                     self._outside += 1
                     if victims[program].moment != OUTSIDE:
                         self._not_reached[victims[program].moment] += 1
+                        self._stalled += stalled(self._database, self._gone_incarnations())
 
     def _stop(self, slot: int, grace_ms: int) -> None:
         worker = self._workers[slot]
@@ -172,7 +174,7 @@ class KillLab:
     def _report(self, rounds: int, seconds: float, unfinished: list[str], least_hits: int) -> KillReport:
         history = asyncio.run(self._history())
         kills = Counter(killed.moment for killed in self._ledgers.kills.read())
-        found = [*unfinished, *breaches(history), *_integrity(self._database)]
+        found = [*self._stalled, *unfinished, *breaches(history), *damage(self._database)]
         found += [
             f"{moment} was hit {kills[moment]} times, fewer than {least_hits}"
             for moment in MOMENTS
@@ -191,7 +193,7 @@ class KillLab:
             entered_again=sum(count - 1 for count in per_process.values()),
             takeovers=dict(takeovers(history.logs)),
             lapsed_from_living=_lapsed_from_living(history),
-            left_behind=_left_behind(self._database),
+            left_behind=left_behind(self._database),
             breaches=tuple(found),
         )
 
@@ -219,19 +221,3 @@ def _lapsed_from_living(history: History) -> int:
         s.takeover is not None and s.takeover.cause == "lapsed" and s.takeover.owner.incarnation not in history.gone
         for s in starts
     )
-
-
-def _integrity(database: Path) -> list[str]:
-    connection = apsw.Connection(str(database), flags=apsw.SQLITE_OPEN_READWRITE)
-    said = [row[0] for row in connection.execute("PRAGMA integrity_check")]
-    connection.close()
-    return [] if said == ["ok"] else [f"integrity_check: {line}" for line in said]
-
-
-def _left_behind(database: Path) -> dict[str, int]:
-    """What dead programs have left: files beside the database, by suffix, and rows of owners."""
-    connection = apsw.Connection(str(database), flags=apsw.SQLITE_OPEN_READWRITE)
-    owners: int = connection.execute("SELECT count(*) FROM owners").get
-    connection.close()
-    files = Counter(file.suffix for file in database.with_name(database.name + ".owners").iterdir())
-    return {**files, "owners": owners}
