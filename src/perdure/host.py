@@ -287,8 +287,8 @@ class Host:
             None if deadline is None else milliseconds(deadline), 0 if delay is None else milliseconds(delay), queue,
             priority, label,
         )  # fmt: skip
-        await self._register(serving, registration)
-        return Handle(serving, registration.id, process.output_type)
+        live_at = await self._register(serving, registration)
+        return Handle(serving, registration.id, process.output_type, live_at)
 
     async def start_many(
         self,
@@ -318,27 +318,36 @@ class Host:
             if refusal := check_registration(registration):
                 raise refusal
         commands = [Register(process_id=r.id, registration=r) for r in registrations]
-        for result in await serving.registry.execute_all(commands):
+        mark = serving.driver.change_hub.mark()
+        handles = []
+        for registration, result in zip(registrations, await serving.registry.execute_all(commands), strict=True):
             if isinstance(result, PerdureError):
                 raise result
-        return [Handle(serving, r.id, process.output_type) for r in registrations]
+            new = isinstance(result, Receipt) and result.answer == "applied"
+            handles.append(Handle[OutputT](serving, registration.id, process.output_type, mark if new else None))
+        return handles
 
-    async def _register(self, serving: Serving, registration: Registration) -> None:
-        """Register and, where a permit is free, claim in the same transaction: the process starts here at once."""
+    async def _register(self, serving: Serving, registration: Registration) -> int | None:
+        """Register and, where a permit is free, claim in the same transaction: the process starts here at once.
+
+        Answers the hub's mark at which it was live; None if it was registered before.
+        """
+        mark = serving.driver.change_hub.mark()
         command = Register(process_id=registration.id, registration=registration)
         worker = serving.worker
         claim = None
         if worker is not None and not registration.delay_ms and worker.knows(registration.definition):
             claim = worker.claim_for_start()
         if claim is None or worker is None:
-            await serving.registry.execute(command)
-            return
+            receipt: Receipt = await serving.registry.execute(command)
+            return mark if receipt.answer == "applied" else None
         sent_ms = self._clock.now().boot_ms
         starting = self._spawner.as_future(serving.registry.execute_together((command, claim)), "perdure-start")
         starting.add_done_callback(lambda done: worker.run_claimed(_claimed_in(done), sent_ms))
         registered, _ = await asyncio.shield(starting)  # a caller that gives up can't strand what was claimed with it
         if isinstance(registered, PerdureError):
             raise registered
+        return mark if isinstance(registered, Receipt) and registered.answer == "applied" else None
 
     def _input(self, process: Process[Any, Any], value: Any) -> msgspec.Raw:
         if self._processes.get(process.definition) is not process:

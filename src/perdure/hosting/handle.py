@@ -41,8 +41,10 @@ class Handle(Generic[OutputT]):
     No wait here has a timeout of its own: `async with asyncio.timeout(30)` bounds it and never harms the process.
     """
 
-    def __init__(self, serving: Serving, process_id: str, output: ValueType[Any] | None) -> None:
-        self._serving, self.id, self._output = serving, process_id, output
+    def __init__(
+        self, serving: Serving, process_id: str, output: ValueType[Any] | None, live_at: int | None = None
+    ) -> None:
+        self._serving, self.id, self._output, self._live_at = serving, process_id, output, live_at
 
     def __repr__(self) -> str:
         return f"<Handle {self.id}>"
@@ -70,7 +72,7 @@ class Handle(Generic[OutputT]):
 
     async def outcome(self) -> ProcessAwaitOutput:
         """How the process ended, once it has: a closed union for `match`."""
-        return await self._serving.driver.await_terminal(self.id)
+        return await self._serving.driver.await_terminal(self.id, live_at=self._live_at)
 
     async def status(self) -> Status:
         """Where it stands now."""

@@ -156,21 +156,26 @@ class Awaiter:
         self._registry, self._hub = registry, hub
         self._ends = EndWatcher(registry, hub, spawner)
 
-    async def await_terminal(self, process_id: str) -> ProcessAwaitOutput:
+    async def await_terminal(self, process_id: str, *, live_at: int | None = None) -> ProcessAwaitOutput:
         """The outcome of the process, as soon as it has one. Bound it with `asyncio.timeout`.
+
+        `live_at`: a mark of the hub at which the process is known to have been live.
 
         Raises UnknownProcess, CallerDeparted, or the store's error: none of them is waited for.
         """
         try:
-            return await self._until_ended(process_id)
+            return await self._until_ended(process_id, live_at)
         except NoLongerRetained as pruned:
             return RetainedNoLonger(pruned.status, pruned.pruned_at_ms)
 
-    async def _until_ended(self, process_id: str) -> Outcome:
+    async def _until_ended(self, process_id: str, live_at: int | None) -> Outcome:
         waiter = self._ends.add(process_id)
+        known_live = live_at is not None and self._hub.heard_no_end_since(live_at, process_id)
         try:
-            record: Ended = await self._registry.get(process_id)
-            while record is None or record.outcome is None:
+            record: Ended = None if known_live else await self._registry.get(process_id)
+            while True:
+                if record is not None and record.outcome is not None:
+                    return record.outcome
                 if record is not None and record.status == "caller_departed":
                     raise CallerDeparted(process_id)
                 record = await waiter
@@ -178,7 +183,6 @@ class Awaiter:
                 waiter = self._ends.add(process_id)
                 if record is None:  # gone, or unreadable: the point read says which
                     record = await self._registry.get(process_id)
-            return record.outcome
         finally:
             self._ends.remove(process_id, waiter)
 

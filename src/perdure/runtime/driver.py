@@ -118,8 +118,10 @@ class ProcessWorkDriver:
         """Admit what is due. Returns before the admitted work ends; see AdmissionReport."""
         return await self._intake.drive(reason)
 
-    async def await_terminal(self, process_id: str) -> ProcessAwaitOutput:
+    async def await_terminal(self, process_id: str, *, live_at: int | None = None) -> ProcessAwaitOutput:
         """The outcome of a process, as soon as it has one. Bound it with `asyncio.timeout`; that never harms it.
+
+        `live_at` is a mark of the change hub at which the process is known to have been live: it spares the first read.
 
         Called from inside a process, the waiter's permit is given back meanwhile. Raises UnknownProcess,
         CallerDeparted, the store's error, or the attach's own error for a row that its engine serves.
@@ -127,7 +129,7 @@ class ProcessWorkDriver:
         async with giving_back_permit():
             attach = self._attach
             if attach is None:
-                return await self._awaiter.await_terminal(process_id)
+                return await self._awaiter.await_terminal(process_id, live_at=live_at)
             record = await self._registry.get(process_id)
             while record.outcome is None and record.status != "caller_departed":
                 if attach.serves(record):

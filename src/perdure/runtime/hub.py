@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
 from perdure.model.record import ProcessRecord
+
+RECENT_ENDS = 4_096
 
 Listener = Callable[[str], None]
 EndListener = Callable[[str, ProcessRecord | None], None]
@@ -58,6 +61,17 @@ class ChangeHub:
     def __init__(self) -> None:
         self._changes: dict[str, list[Listener]] = {}
         self._ends: dict[str, list[EndListener]] = {}
+        self._recent_ends: OrderedDict[str, None] = OrderedDict()
+        self._ends_seen = 0
+
+    def mark(self) -> int:
+        """A point in what this hub has heard, for `heard_no_end_since`."""
+        return self._ends_seen
+
+    def heard_no_end_since(self, mark: int, process_id: str) -> bool:
+        """Whether this hub would know of an end published after the mark, and knows of none. Still only a hint: it
+        spares a read that would most likely find nothing, and who then waits looks again within the backoff."""
+        return self._ends_seen - mark < RECENT_ENDS and process_id not in self._recent_ends
 
     def subscribe(self, process_id: str) -> Subscription:
         return Subscription(self, process_id)
@@ -76,21 +90,29 @@ class ChangeHub:
 
     def publish(self, process_ids: Iterable[str]) -> None:
         """Something about these processes has changed; they may have ended."""
-        if self._changes or self._ends:
-            for process_id in process_ids:
-                self._tell_change(process_id)
-                self._tell_end(process_id, None)
+        for process_id in process_ids:
+            self._remember_end(process_id)
+            self._tell_change(process_id)
+            self._tell_end(process_id, None)
 
     def publish_record(self, record: ProcessRecord) -> None:
         """This was just committed."""
         if self._changes:
             self._tell_change(record.id)
-        if self._ends and not record.is_live:
+        if not record.is_live:
+            self._remember_end(record.id)
             self._tell_end(record.id, record)
 
     def publish_all(self) -> None:
         """Something about any process may have changed."""
+        self._ends_seen += RECENT_ENDS
         self.publish({**self._changes, **self._ends})
+
+    def _remember_end(self, process_id: str) -> None:
+        self._ends_seen += 1
+        self._recent_ends[process_id] = None
+        if len(self._recent_ends) > RECENT_ENDS:
+            self._recent_ends.popitem(last=False)
 
     def _tell_change(self, process_id: str) -> None:
         for listener in tuple(self._changes.get(process_id, ())):
