@@ -23,7 +23,7 @@ def test_a_signal_drains_and_tells_what_became_of_each_run(
     code, out, err = ended(worker)
     assert code == 0, err
     assert sorted(out.splitlines()) == ["long-1\treleased", "once-1\tabandoned", "short-1\tfinished"]
-    assert "draining: 3 runs get 1 s" in err
+    assert "draining: 3 runs, 1 s of grace" in err
     assert "worker w1" in err
     assert (status(perdure, "short-1"), status(perdure, "once-1")) == ("completed", "abandoned")
 

@@ -109,12 +109,13 @@ def _say_error(error: BaseException, as_json: bool) -> int:
     if os.environ.get("PERDURE_DEBUG") == "1":
         traceback.print_exception(error)
     match error:
-        case click.ClickException():
-            if as_json:
-                _say_json(error.exit_code, "UsageError", error.format_message(), {})
-            else:
-                error.show()
+        case click.exceptions.NoArgsIsHelpError():
+            error.show()
             return error.exit_code
+        case click.ClickException():
+            code, text, help = error.exit_code, error.format_message(), ""
+            if isinstance(error, click.UsageError) and error.ctx is not None:
+                help = f"`{error.ctx.command_path} --help` shows how."
         case click.Abort() | KeyboardInterrupt():
             return ExitCode.INTERRUPTED
         case Signalled(number=number):
@@ -126,11 +127,11 @@ def _say_error(error: BaseException, as_json: bool) -> int:
         case SystemExit():
             return error.code if isinstance(error.code, int) else int(error.code is not None)
         case PerdureError():
-            code, text, help = of_error(error), str(error), _help(error)
+            code, text, help = int(of_error(error)), str(error), _help(error)
             if isinstance(error, StoreError):
                 text, help = f"{error.store}: {error.fields['problem']}", error.fields["remedy"]
         case _:
-            code, text = ExitCode.UNEXPECTED, f"{type(error).__name__}: {error}"
+            code, text = int(ExitCode.UNEXPECTED), f"{type(error).__name__}: {error}"
             help = "PERDURE_DEBUG=1 shows where. If this is not your own code, please report it."
     if as_json:
         _say_json(code, type(error).__name__, text, error.fields if isinstance(error, PerdureError) else {}, help)

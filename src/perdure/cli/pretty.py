@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +15,10 @@ STATUS_STYLES = {
     "fail": "bold red",
 }  # fmt: skip
 
+GAP = "  "
+WIDEST = 60
+NARROWEST_LAST = 10
+
 
 def styled(word: str) -> Text:
     """A status word in its colour; the word itself always says it too."""
@@ -21,21 +26,21 @@ def styled(word: str) -> Text:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str] = ()) -> None:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for index, name in enumerate(header):
-        style = styles[index] if index < len(styles) else ""
-        right, first, last = style == "right", index == 0, index == len(header) - 1
-        table.add_column(
-            name, justify="right" if right else "left", no_wrap=not last, overflow="ellipsis" if last else "fold",
-            ratio=1 if last else None, min_width=8 if first else None,
-        )  # fmt: skip
-    for row in rows:
-        table.add_row(*(styled(cell) if _is_status(styles, i) else Text(cell) for i, cell in enumerate(row)))
-    Console(highlight=False).print(table)
-
-
-def _is_status(styles: Sequence[str], index: int) -> bool:
-    return index < len(styles) and styles[index] == "status"
+    """Columns as wide as their content; the last one takes what is left of the line, and is cut there."""
+    console = Console(highlight=False)
+    widths = [min(WIDEST, max(cell_len(row[i]) for row in (header, *rows))) for i in range(len(header))]
+    widths[-1] = max(NARROWEST_LAST, console.width - sum(widths[:-1]) - len(GAP) * (len(header) - 1))
+    for row in (header, *rows) if rows else ():
+        line = Text(style="dim" if row is header else "")
+        for index, cell in enumerate(row):
+            style = styles[index] if index < len(styles) else ""
+            text = styled(cell) if style == "status" and row is not header else Text(cell)
+            last = index == len(header) - 1
+            text.truncate(widths[index], overflow="ellipsis", pad=not last and style != "right")
+            if style == "right":
+                text.align("right", widths[index])
+            line.append_text(text).append("" if last else GAP)
+        console.print(line, soft_wrap=True)
 
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:

@@ -12,6 +12,7 @@ from perdure.model.queries import Filter, Page
 from perdure.model.record import LIVE, STATUSES, ProcessRecord, Status
 
 LARGEST_PAGE = 1_000
+LIVING: tuple[Status, ...] = tuple(s for s in STATUSES if s in LIVE or s == "caller_departed")
 
 
 @click.command(
@@ -45,7 +46,7 @@ def ls(
 
     In a pipe: id, definition, status, attempt, created, note; tab-separated, nothing cut.
     """
-    chosen = statuses or (() if everything else tuple(s for s in STATUSES if s in LIVE or s == "caller_departed"))
+    chosen = statuses or (() if everything else LIVING)
     filter = Filter(statuses=chosen, definition=definition, queue=queue, id_prefix=prefix)
 
     async def list_them() -> int:
@@ -64,7 +65,9 @@ def ls(
             elif more:
                 surface.say(f"{counted(len(records), 'process', 'processes')} shown, there are more: --after {at}")
             elif not records:
-                surface.say("none match" + (f"; `perdure ls -a` shows all {ended:,}" if ended else ""))
+                surface.say("none live" if chosen == LIVING else "none match")
+                if ended:
+                    surface.say(f"`perdure ls -a` shows all {ended:,}")
         return 0
 
     return run_async(list_them)

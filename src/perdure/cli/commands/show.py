@@ -39,7 +39,7 @@ def show(surface: Surface, process_id: str) -> int:
                 return 0
             surface.facts(_facts(record, lease, host.registry.now().wall_ms))
             if surface.for_people:
-                surface.say(f"\nlast events (perdure events {id}):")
+                print()
             surface.rows(("#", "AT", "EVENT", "WHAT"), [_event_row(e, surface) for e in events], styles=("right",))
         return 0
 

@@ -84,7 +84,7 @@ def _value(process: Process[Any, Any], text: str | None) -> Any:
     if text is None:
         annotation = process.input_type.annotation
         taken = getattr(annotation, "__name__", annotation)
-        raise InvalidOption("--input", None, f"a JSON value: {process.name} takes {taken}")
+        raise click.UsageError(f"{process.name} takes a value of type {taken}: give it as --input JSON, -, or @FILE")
     raw = _read(text)
     try:
         return process.input_type.decode(canonical.canonicalize(raw))

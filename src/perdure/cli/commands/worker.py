@@ -122,7 +122,7 @@ async def _drain(surface: Surface, host: Host) -> tuple[Drained, ...]:
     closing = asyncio.ensure_future(host.close(grace=timedelta(milliseconds=grace_ms)))
     if in_flight.in_flight:
         surface.say(
-            f"draining: {counted(len(in_flight.in_flight), 'run')} get {grace_ms / 1000:g} s; "
+            f"draining: {counted(len(in_flight.in_flight), 'run')}, {grace_ms / 1000:g} s of grace; "
             "another signal leaves at once"
         )
     while not closing.done():
