@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -38,7 +37,8 @@ class Clock(Protocol):
 def read_boot_id() -> str:
     """The kernel's boot id, or `unknown-boot` where the platform has none."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
     except OSError:
         return "unknown-boot"
 
