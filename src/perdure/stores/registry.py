@@ -194,8 +194,8 @@ class Transaction:
             return ClaimReceipt(tuple(Claimed(row.record, row.lease) for row in rows if row.lease))
         proofs = proofs_by_incarnation(command.proofs)
         lanes = [lane(queue, definition) for queue, definition in product(command.queues, command.definitions)]
-        # What this transaction has touched is not in the database yet: such a row may be proposed wrongly (it is decided
-        # by what it has become) or not at all (it is proposed from here).
+        # What this transaction has touched is not in the database yet: such a row may be proposed wrongly (it is
+        # decided by what it has become) or not at all (it is proposed from here).
         candidates = await self._rows.claimable(lanes, command.limit + self._spare, self._now, proofs)
         await self._load([candidate.process_id for candidate in candidates])
         claimed: list[Claimed] = []

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import msgspec
-
 from perdure.clock import Clock
 from perdure.errors import StoreUnavailable
 from perdure.model.leases import DeathProof, Owner
@@ -37,6 +35,7 @@ class Peers:
         self._listeners: list[Callable[[], None]] = []
         self._due: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._told_at_s = 0.0
 
     @property
     def has_hints(self) -> bool:
@@ -58,17 +57,20 @@ class Peers:
         if lock is not None:
             lock.release()
 
-    def prove_deaths(self, holders: Sequence[tuple[str, str | None]]) -> tuple[DeathProof, ...]:
-        """Proofs about (incarnation, identity) pairs; an owner without identity can't be proved dead."""
-        proofs = []
-        for incarnation, identity in holders:
-            if incarnation in self._locks or identity is None:
-                continue
-            owner = msgspec.json.decode(identity, type=OwnerIdentity)
-            proof = prove_death(owner, self.folder, self._me, one_kernel=self._one_kernel)
-            if proof is not None:
-                proofs.append(proof)
-        return tuple(proofs)
+    def prove_death(self, owner: OwnerIdentity) -> DeathProof | None:
+        """Proof that this owner is dead, if it can be had now; never about an owner of this program."""
+        if owner.incarnation in self._locks:
+            return None
+        return prove_death(owner, self.folder, self._me, one_kernel=self._one_kernel)
+
+    def dead_among(self, owners: Sequence[OwnerIdentity]) -> list[str]:
+        """The incarnations of those that can be proved dead."""
+        return [owner.incarnation for owner in owners if self.prove_death(owner) is not None]
+
+    def sweep(self, known: Sequence[str]) -> int:
+        """Remove what dead programs have left in the folder; `known`: the lock names of owners still written down."""
+        mine = {lock.name for lock in self._locks.values()} | {f"{self._socket_name()}.sock", "writers.queue"}
+        return sweep_dead_files(self.folder, mine | set(known))
 
     # --- hints ------------------------------------------------------------------------------------------------
 
@@ -94,15 +96,17 @@ class Peers:
         return lambda: self._listeners.remove(listener)
 
     def _hinted(self) -> None:
-        """Answer the first hint soon, and those that come with it by the same call."""
+        """Answer the first hint at once, and those that follow it closely by one more call."""
         assert self._socket is not None
         assert self._loop is not None
         self._socket.drain()
         if self._due is None:
-            self._due = self._loop.call_later(HINT_SPACING_S, self._tell)
+            wait_s = self._told_at_s + HINT_SPACING_S - self._loop.time()
+            self._due = self._loop.call_later(max(0.0, wait_s), self._tell)
 
     def _tell(self) -> None:
-        self._due = None
+        assert self._loop is not None
+        self._due, self._told_at_s = None, self._loop.time()
         for listener in tuple(self._listeners):
             listener()
 
@@ -122,8 +126,3 @@ class Peers:
         for lock in self._locks.values():
             lock.release()
         self._locks.clear()
-
-    def sweep(self, known: Sequence[str]) -> int:
-        """Remove what dead programs have left in the folder; `known` are the lock names of owner rows."""
-        mine = {lock.name for lock in self._locks.values()} | {f"{self._socket_name()}.sock", "writers.queue"}
-        return sweep_dead_files(self.folder, mine | set(known))

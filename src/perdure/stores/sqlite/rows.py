@@ -179,9 +179,9 @@ class SqliteRows:
         self, lanes: Sequence[str], limit: int, now: Moment, dead_incarnations: Collection[str]
     ) -> Sequence[Candidate]:
         texts = []
-        for lane in lanes:
-            texts.append(self._one("ready", lane=lane, now=now.wall_ms, limit=limit))
-            texts.append(self._one("lapsed", lane=lane, boot_now=now.boot_ms, limit=limit))
+        for name in lanes:
+            texts.append(self._one("ready", lane=name, now=now.wall_ms, limit=limit))
+            texts.append(self._one("lapsed", lane=name, boot_now=now.boot_ms, limit=limit))
         if dead_incarnations:
             dead = as_text(list(dead_incarnations))
             texts.append(self._one("void", lanes=as_text(lanes), dead=dead, limit=limit))

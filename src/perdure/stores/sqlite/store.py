@@ -31,6 +31,7 @@ from perdure.stores.sqlite.connection import (
     prepare_file,
     typed_errors,
 )
+from perdure.stores.sqlite.owner_book import OwnerBook
 from perdure.stores.sqlite.peers import Peers
 from perdure.stores.sqlite.queries import load_queries
 from perdure.stores.sqlite.queue_lock import WriteQueue
@@ -67,7 +68,6 @@ class SqliteRegistry:
         self._listeners: list[CommitListener] = []
         self._closed = False
         self._gathered: list[Entry] = []
-        self._holders: Sequence[tuple[str, str | None]] | None = None
         self._sql = load_queries("read.sql")
         with ExitStack() as opened, typed_errors(self.name):  # what fails half-way leaves nothing open
             self._connections = [open_connection(path, writer=True, vfs=vfs)]
@@ -83,6 +83,7 @@ class SqliteRegistry:
             write, points, scans = self._connections
             self._writer = Writer(write, path, self._queue, clock, self._deliver, moments, lock_bound_ms)
             self._points, self._scans = Reader(points, path, self._sql), Reader(scans, path, self._sql)
+            self._owners = OwnerBook(self._peers, self._writer, self._scans, self._sql["holders"])
             position: int = write.execute(self._sql["position"]).get
             self._writer.rows.position = self._seen = position
             opened.pop_all()
@@ -300,28 +301,13 @@ class SqliteRegistry:
     # --- other programs ---------------------------------------------------------------------------------------
 
     async def enrol(self, owner: Owner) -> None:
-        identity = self._peers.enrol(owner)
-        text = as_text(identity)
-
-        def insert(connection: apsw.Connection) -> None:
-            connection.execute(
-                self._writer.rows.sql["enrol_owner"], {"incarnation": owner.incarnation, "identity": text}
-            )
-
-        await asyncio.wrap_future(self._writer.write(insert))
+        await self._owners.enrol(owner)
 
     async def withdraw(self, owner: Owner) -> None:
-        def delete(connection: apsw.Connection) -> None:
-            connection.execute(self._writer.rows.sql["withdraw_owner"], {"incarnation": owner.incarnation})
-
-        await asyncio.wrap_future(self._writer.write(delete))
-        self._peers.withdraw(owner)
+        await self._owners.withdraw(owner)
 
     async def prove_deaths(self) -> tuple[DeathProof, ...]:
-        if self._holders is None:
-            holders = await self._scan(lambda c: cast("Any", c.execute(self._sql["holders"]).fetchall()))
-            self._holders = [(incarnation, identity) for incarnation, identity in holders]
-        return self._peers.prove_deaths(self._holders)
+        return await self._owners.prove_deaths()
 
     def on_peer_hint(self, listener: Callable[[], None]) -> Callable[[], None]:
         return self._peers.on_hint(self._loop, listener)
@@ -333,7 +319,7 @@ class SqliteRegistry:
         self._seen = max(seen, position)
         if position <= rows.position and rows.foreign_position <= seen:
             return ()
-        self._holders = None  # who holds leases may have changed
+        self._owners.peers_wrote()
         bindings = {"position": seen, "limit": MANY_CHANGES}
         text, found = await self._scan(
             lambda c: cast("Any", c.execute(self._sql["changed_since"], bindings).fetchone())

@@ -92,7 +92,8 @@ SELECT json_group_array(id) FROM (
 );
 
 -- name: holders
--- The owners that hold leases, with their evidence: one step of the index per owner.
+-- The owners whose death would change something, with their evidence: they hold a lease whose row would be claimable
+-- or due for settling. One step of leases_claim per owner, then its leases up to the first such.
 WITH RECURSIVE holders(incarnation) AS (
     SELECT min(incarnation) FROM leases
     UNION ALL
@@ -100,10 +101,9 @@ WITH RECURSIVE holders(incarnation) AS (
     FROM holders WHERE holders.incarnation IS NOT NULL
 )
 SELECT h.incarnation, o.identity FROM holders AS h LEFT JOIN owners AS o ON o.incarnation = h.incarnation
-WHERE h.incarnation IS NOT NULL;
-
--- name: owners
-SELECT identity FROM owners;
+WHERE h.incarnation IS NOT NULL AND EXISTS (
+    SELECT 1 FROM leases AS l
+    WHERE l.incarnation = h.incarnation AND (l.lane IS NOT NULL OR l.settle_at IS NOT NULL));
 
 -- name: position
 SELECT change FROM store WHERE one = 1;

@@ -120,3 +120,10 @@ INSERT OR REPLACE INTO owners (incarnation, identity) VALUES (:incarnation, :ide
 
 -- name: withdraw_owner
 DELETE FROM owners WHERE incarnation = :incarnation;
+
+-- name: idle_owners
+-- Owners that hold no lease: where one is dead, nothing of it is left to be taken over.
+SELECT o.identity FROM owners AS o WHERE NOT EXISTS (SELECT 1 FROM leases AS l WHERE l.incarnation = o.incarnation);
+
+-- name: owners
+SELECT o.identity FROM owners AS o;
