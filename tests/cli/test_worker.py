@@ -56,9 +56,10 @@ def test_what_a_worker_says_at_its_end_is_one_document_with_json(perdure: Perdur
 def test_start_with_wait_ends_as_the_process_does(perdure: Perdure, start_process: Start) -> None:
     worker = start_process("worker", "shop:host")
     result = perdure("start", "shop:host", "greet", "--input", '"you"', "--id", "g-1", "--wait", "--timeout", "30s")
-    assert (result.exit_code, result.stdout) == (0, 'g-1\tcompleted\t"hello you"\n')
+    assert (result.exit_code, result.stdout) == (0, 'g-1\tcompleted\t"hello you"\n'), result.stderr
     worker.send_signal(signal.SIGTERM)
-    assert ended(worker)[0] == 0
+    code, _, err = ended(worker)
+    assert code == 0, err
 
 
 def test_start_with_wait_and_no_worker_times_out_and_says_how_to_get_one(perdure: Perdure) -> None:

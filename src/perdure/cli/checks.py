@@ -148,12 +148,17 @@ def _sockets(inspection: Inspection, owners: Sequence[OwnerReport]) -> Check:
 
 
 def _owners(owners: Sequence[OwnerReport]) -> Iterator[Check]:
+    past = [owner for owner in owners if owner.state == "dead" and not owner.leases]
+    if past:
+        yield Check("owners", "ok", f"{counted(len(past), 'dead owner holds', 'dead owners hold')} nothing any more")
     if not owners:
-        yield Check("owners", "ok", "no worker is enrolled", "")
+        yield Check("owners", "ok", "no worker is enrolled")
     for owner in owners:
+        if owner in past:
+            continue
         detail = f"{owner.name} ({owner.incarnation[:8]}) is {owner.state}, {counted(owner.leases, 'lease')}"
         fix = ""
-        if owner.state == "dead" and owner.leases:
+        if owner.state == "dead":
             fix = "The next worker takes its runs over at once: perdure worker MODULE:HOST"
         elif owner.state == "unproven" and owner.leases:
             fix = "Its runs are taken over when their leases lapse."
