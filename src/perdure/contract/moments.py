@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal, Protocol, get_args
 
 MomentName = Literal[
-    "claim.committed", "run.entered", "run.returned", "end.committed", "commit.before", "commit.after", "renewal.answered"
+    "claim.committed", "run.entered", "run.returned", "end.committed", "commit.before", "commit.after",
+    "renewal.answered",
 ]  # fmt: skip
 """claim.committed: rows are leased, nothing runs yet · run.entered: the next step is the user's code · run.returned:
 the code has ended, its end isn't written · end.committed: the end is written · commit.before and commit.after: around

@@ -25,7 +25,6 @@ from perdure.runtime.spawner import LoopSpawner, Spawner
 from perdure.transitions.commands import AnyReceipt, ClaimNext, ClaimReceipt
 from perdure.transitions.projection import lane
 
-
 Asked = Awaitable[list[AnyReceipt | PerdureError]]
 
 
@@ -198,7 +197,7 @@ class DurableProcessWorker:
         return await asyncio.shield(self._start_claim())
 
     def _start_claim(self) -> asyncio.Task[Claims]:
-        """Hand a claim to the store in this very turn of the loop, so that it joins the commit of the ends before it."""
+        """Hand a claim to the store in this very turn of the loop: it joins the commit of the ends before it."""
         limit = self.free_permits
         self._runner.permits.take(limit)
         self._more = False
