@@ -14,7 +14,8 @@ import pytest
 from perdure.clock import Clock
 from perdure.contract.moments import MomentName
 from perdure.contract.registry import Registry
-from perdure.errors import OutcomeUnknown, StoreError, StoreFull
+from perdure.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
+from perdure.stores.memory import MemoryRegistry, MemoryRows
 from perdure.stores.sqlite.store import SqliteRegistry
 from perdure.testing.conformance import Kit
 from perdure.testing.conformance.kit import registration
@@ -137,6 +138,44 @@ def test_when_the_answer_of_a_claim_is_lost_its_claim_id_returns_the_rows(tmp_pa
             for n in range(6):
                 record = await kit.get(f"p{n}")
                 assert (record.status, record.attempt) == ("completed", 1)
+
+    within_bound(test())
+
+
+def test_in_memory_a_failed_commit_leaves_nothing_behind_either(tmp_path: Path) -> None:
+    class FailingRows(MemoryRows):
+        fails = False
+
+        async def commit(self) -> None:
+            if self.fails:
+                raise StoreUnavailable("memory://", "the commit failed on purpose", "Try again.")
+            await super().commit()
+
+    async def open_store(clock: Clock, store: str) -> Registry:
+        registry = MemoryRegistry(clock)
+        registry.rows = rows = FailingRows(clock)
+        made.append(rows)
+        return cast("Registry", registry)
+
+    made: list[FailingRows] = []
+
+    async def test() -> None:
+        kit = Kit(open_store, "faults", frozenset())
+        await kit.open()
+        claimed = await kit.start("p")
+        await kit.register("q")
+        before = [await kit.get("p"), await kit.get("q"), await kit.lease("p"), await kit.log("p")]
+        made[0].fails = True
+        with pytest.raises(StoreUnavailable):
+            await kit.registry.execute_all(
+                [register("r"), kit.complete_command("p", claimed), kit.claim_command("b"), register("s")]
+            )
+        made[0].fails = False
+        assert [await kit.get("p"), await kit.get("q"), await kit.lease("p"), await kit.log("p")] == before
+        assert await kit.registry.count() == 2
+        assert await kit.registry.get_lease("q") is None
+        await kit.complete("p", claimed)
+        await kit.check_all_folds()
 
     within_bound(test())
 

@@ -8,13 +8,22 @@ import msgspec
 import pytest
 
 from perdure.canonical import encode
-from perdure.errors import InvalidOption, InvalidProcessId, PerdureError, RegistrationConflict
+from perdure.errors import (
+    InvalidOption,
+    InvalidProcessId,
+    OperationConflict,
+    PerdureError,
+    RegistrationConflict,
+    ReplayKeyConflict,
+)
+from perdure.model.events import Event
 from perdure.model.registration import Definition, Identity, Registration, RetryPolicy
-from perdure.transitions.commands import AppendEvent, Register
+from perdure.transitions.commands import AppendEvent, Register, Signal
 from perdure.transitions.decide import decide
 from perdure.transitions.decision import UNCHANGED, Decision, Standing, operation_hash
 from perdure.transitions.registering import check_registration, differences, fingerprint
-from tests.unit.situations import ANYTHING, NOW, STARTED, WORK, raw, record, registration
+from perdure.transitions.requests import signal_replay_key
+from tests.unit.situations import ANYTHING, DONE, NOW, STARTED, WORK, raw, record, registration
 
 FULL: dict[str, Any] = {
     "input": raw('{"a":[0.0,"é"],"b":1}'), "retry": RetryPolicy(9, 1, 1.5, 2, 0.5, ("A",)), "max_deaths": 0,
@@ -40,6 +49,41 @@ def test_operation_hashes_are_what_they_were_in_the_first_version() -> None:
     assert operation_hash(command) == expected
     assert operation_hash(msgspec.structs.replace(command, operation_id="another")) == expected
     assert operation_hash(msgspec.structs.replace(command, payload=raw('{"a":2}'))) != expected
+
+
+def test_the_replay_key_of_a_signal_is_what_it_was_in_the_first_version() -> None:
+    signal = Signal(process_id="p", name="go", payload=raw("1"), signal_id="s-1")
+    assert signal_replay_key(signal) == "signal:s-1"
+    assert signal_replay_key(msgspec.structs.replace(signal, signal_id=None)) is None
+
+
+@pytest.mark.parametrize(
+    ("type", "payload", "answer"),
+    [
+        ("note", '{"a":1}', "the stored event"),
+        ("note", '{"a":2}', "a conflict"),
+        ("mote", '{"a":1}', "a conflict"),
+    ],
+)
+def test_a_replay_key_names_one_type_and_one_content(type: str, payload: str, answer: str) -> None:
+    stored = Event("p", 1, "note", raw('{"a":1}'), 2_000, "k")
+    asked = AppendEvent(process_id="p", type=type, payload=raw(payload), replay_key="k")
+    decided = decide(Standing(record(registration()), keyed=stored), asked, NOW)
+    if answer == "a conflict":
+        assert isinstance(decided, ReplayKeyConflict)
+        assert (decided.replay_key, decided.sequence) == ("k", 1)
+    else:
+        assert decided == Decision("unchanged", replayed=(stored,))
+
+
+def test_an_operation_found_again_is_answered_first_and_conflicts_with_other_arguments() -> None:
+    asked = AppendEvent(process_id="p", type="note", payload=raw('{"a":1}'), operation_id="op")
+    golden = "c7f9c587c7da0f8652faa423004fedcd8d7e5e330caf4966c6ab723e0d9cf8c3"
+    stored = Event("p", 1, "note", raw('{"a":1}'), 2_000, None, "op", golden)
+    ended = Standing(record(registration(), STARTED, DONE), said_before=(stored,))
+    assert decide(ended, asked, NOW) == Decision("applied", replayed=(stored,))
+    other = msgspec.structs.replace(asked, payload=raw('{"a":2}'))
+    assert isinstance(decide(ended, other, NOW), OperationConflict)
 
 
 def test_the_id_is_no_part_of_the_fingerprint_and_every_other_field_is() -> None:

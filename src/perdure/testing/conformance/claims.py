@@ -10,7 +10,7 @@ from perdure.errors import InvalidOption, PerdureError, UnknownProcess
 from perdure.model.outcomes import ErrorDetail
 from perdure.model.registration import Definition, RetryPolicy
 from perdure.model.waits import SignalWait, TimerWait
-from perdure.testing.conformance.case import case, expect, expect_equal, refusal
+from perdure.testing.conformance.case import case, expect, expect_equal, present, refusal
 from perdure.testing.conformance.kit import EXTERNAL, WORK, Kit, registration
 from perdure.transitions.commands import (
     Admit,
@@ -181,6 +181,8 @@ async def due_waiting_rows_are_resumed(kit: Kit) -> None:
     state = resumed.record.state
     expect_equal((state.status, state.attempt, state.fence), ("running", 1, 2), "status, attempt and fence")
     expect_equal((await kit.types("p"))[-1], "process.resumed", "the last event")
+    start = present(state.started, "the standing start")
+    expect_equal((start.owner.name, start.attempt, start.fence), ("b", 1, 2), "owner, attempt and fence of the start")
 
 
 @case("B.8c", "two claims of one batch never grant the same row")

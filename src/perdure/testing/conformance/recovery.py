@@ -21,7 +21,7 @@ async def granted(kit: Kit, owner: str = "b") -> list[str]:
 
 @case("C.5", "entered owner_bound work whose owner is gone is claimed by nobody, and ends by an abandon request")
 async def owner_bound_owner_gone(kit: Kit) -> None:
-    claimed = await kit.start("p", recovery="owner_bound")
+    claimed = await kit.start("p", recovery="owner_bound", max_deaths=0)
     kit.let_lapse(claimed)
     expect_equal(await granted(kit), [], "the rows granted")
     expect_equal(await verdict(kit, "p"), "needs_abandon", "why it is not running")
