@@ -137,6 +137,7 @@ def _ended(
         state,
         status=end_status(fact),
         outcome=fact.outcome,
+        failures=state.failures + _is_failure(fact),
         fence=max(fact.fence, state.fence),
         waits=(),
         due_at_ms=None,
@@ -160,6 +161,11 @@ def earliest_timer(waits: tuple[Wait, ...]) -> int | None:
 
 def _sooner(due_at_ms: int | None, at_ms: int) -> int:
     return at_ms if due_at_ms is None else min(due_at_ms, at_ms)
+
+
+def _is_failure(end: ProcessEnd) -> int:
+    """Whether the code raised; a deadline that passed is nobody's failure."""
+    return int(isinstance(end, ProcessFailed) and end.error.code != "deadline")
 
 
 def _is_death(started: ProcessStarted) -> int:
