@@ -348,6 +348,50 @@ class ProcessAbandoned(ProcessEnded):
         super().__init__(f"process {process_id!r} was abandoned: {what}", process_id=process_id, outcome=outcome)
 
 
+class DurableError(PerdureError):
+    """Raised into a process's code by a durable operation."""
+
+
+class StepFailed(DurableError):
+    """The step's code raised, and its retries (if it has any) are used up. The failure is recorded: it is raised again
+    on replay, and not tried again unless the process itself is retried."""
+
+    key: str
+    error_type: str
+
+    def __init__(self, key: str, error_type: str, message: str) -> None:
+        text = f"step {key!r} failed: {error_type}: {message}"
+        super().__init__(text, key=key, error_type=error_type, message=message)
+
+
+class ReplayMismatch(DurableError):
+    """A finished step is asked for with other arguments than it was run with."""
+
+    key: str
+    retryable = False
+
+    def __init__(self, key: str, recorded: str, asked: str) -> None:
+        super().__init__(
+            f"step {key!r} was run with {recorded} and is now asked for with {asked}. Its result is kept for the call "
+            "it was made for: give changed calls another name or key=, or mark the change with ctx.version.",
+            key=key,
+            recorded=recorded,
+            asked=asked,
+        )
+
+
+class DuplicateKey(DurableError):
+    key: str
+    retryable = False
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the key {key!r} is used twice in this process. A key names one operation.", key=key)
+
+
+class MisusedOperation(DurableError):
+    retryable = False
+
+
 class InfrastructureFailure(PerdureError):
     """An engine raises this when it could not run the code for reasons of its own: the row stays live."""
 

@@ -26,7 +26,11 @@ class Room(NamedTuple):
 
 HOUSE = (
     Room("nouns", 0, ("perdure.clock", "perdure.errors", "perdure.ids", "perdure.model.*")),
-    Room("decisions", 1, ("perdure.transitions.*", "perdure.codec", "perdure.canonical", "perdure.values")),
+    Room(
+        "decisions",
+        1,
+        ("perdure.transitions.*", "perdure.codec", "perdure.canonical", "perdure.values", "perdure.failures"),
+    ),
     Room("contract", 2, ("perdure.contract.*",)),
     Room("stores", 3, ("perdure.stores.*",)),
     Room("runtime", 3, ("perdure.runtime.*",)),

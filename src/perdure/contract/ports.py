@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Protocol
 
@@ -97,8 +97,26 @@ class Run(Protocol):
         """Why this run was asked to stop; None while it wasn't."""
         ...
 
+    @property
+    def may_write(self) -> bool:
+        """Whether what this run writes can still be taken: False once it is known to have lost its lease."""
+        ...
+
+    def on_stop(self, interrupt_now: Callable[[], bool]) -> None:
+        """Have `interrupt_now` asked when the run is told to stop: False puts off the CancelledError; the engine then
+        sees to it. A lost lease always interrupts."""
+        ...
+
+    def begin_wait(self) -> None:
+        """The code waits for something durable: its permit is given back."""
+        ...
+
+    async def end_wait(self) -> None:
+        """It goes on: it takes a permit again."""
+        ...
+
     def parked(self) -> AbstractAsyncContextManager[None]:
-        """While this block waits, the permit is given back; it is taken again before the block ends."""
+        """The same for a block: while it waits, the permit is given back; it is taken again before the block ends."""
         ...
 
 

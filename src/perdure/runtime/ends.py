@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import traceback
-
-from perdure.canonical import sanitize
 from perdure.clock import Moment
+from perdure.failures import error_detail
 from perdure.model.leases import Owner
-from perdure.model.outcomes import Abandoned, Cancelled, ErrorDetail, Evidence, Failed, Outcome
+from perdure.model.outcomes import Abandoned, Cancelled, Evidence, Failed, Outcome
 from perdure.runtime.run import ActiveRun
 from perdure.transitions.commands import Complete, LeaseRight, Release, RowCommand, ScheduleRetry
 from perdure.transitions.recovery import deadline_failure
 from perdure.transitions.retries import RetryAt, decide_failure
-
-TRACEBACK_CHARS = 16_000
-MESSAGE_CHARS = 4_000
 
 
 def completed_with(run: ActiveRun, outcome: Outcome) -> RowCommand:
@@ -67,27 +62,3 @@ def after_error(run: ActiveRun, error: BaseException, owner: Owner, now: Moment,
             )
         case Failed() as failed:
             return completed_with(run, failed)
-
-
-def error_detail(error: BaseException, attempt: int) -> ErrorDetail:
-    """An exception as data. Whatever its text contains, it can be recorded."""
-    message, changed = sanitize(_text_of(error), max_chars=MESSAGE_CHARS)
-    trace = "".join(traceback.format_exception(error))[-TRACEBACK_CHARS:]
-    trace, trace_changed = sanitize(trace, max_chars=TRACEBACK_CHARS)
-    code = getattr(error, "code", None)
-    return ErrorDetail(
-        type(error).__name__,
-        message,
-        code=sanitize(code, max_chars=200)[0] if isinstance(code, str) else None,
-        traceback=trace,
-        retryable=bool(getattr(error, "retryable", True)),
-        attempt=attempt,
-        sanitised=changed or trace_changed,
-    )
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as unprintable:  # an error whose own text can't be made must still be recorded
-        return f"(its message can't be shown: {type(unprintable).__name__})"

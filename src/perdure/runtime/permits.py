@@ -74,27 +74,32 @@ class HeldPermit:
             if self._waiting == 0:
                 self._permits.give_back()
 
-    @asynccontextmanager
-    async def given_back(self) -> AsyncIterator[None]:
-        """The permit is free from the first wait that begins to the last one that ends."""
+    def begin_wait(self) -> None:
+        """One more of the process's branches waits for something durable."""
         self._waiting += 1
         if self._waiting == 1 and not self._released:
             self._permits.give_back()
+
+    async def end_wait(self) -> None:
+        """One of them waits no more; the last one takes the permit again before it goes on."""
+        if self._waiting > 1 or self._released:
+            self._waiting -= 1
+            return
+        try:
+            await self._permits.take_again()
+        finally:
+            self._waiting -= 1
+            if self._released:  # released while it came back: nobody else will give this one back
+                self._permits.give_back()
+
+    @asynccontextmanager
+    async def given_back(self) -> AsyncIterator[None]:
+        """The permit is free from the first wait that begins to the last one that ends."""
+        self.begin_wait()
         try:
             yield
         finally:
-            if self._waiting == 1 and not self._released:
-                try:
-                    await self._permits.take_again()
-                finally:
-                    self._took_again()
-            else:
-                self._waiting -= 1
-
-    def _took_again(self) -> None:
-        self._waiting -= 1
-        if self._released:  # released while it came back: nobody else will give this one back
-            self._permits.give_back()
+            await self.end_wait()
 
 
 _current: ContextVar[HeldPermit | None] = ContextVar("perdure_permit", default=None)

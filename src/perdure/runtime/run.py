@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal
@@ -27,8 +28,8 @@ class ActiveRun:
     """A claimed process in this worker, from its claim to the write of its end."""
 
     __slots__ = (
-        "_permit", "deadline", "detached", "ending", "entered", "lease", "local_deadline_ms", "record", "stop",
-        "task",
+        "_permit", "deadline", "detached", "ending", "entered", "interrupt_now", "lease", "local_deadline_ms", "record",
+        "stop", "task",
     )  # fmt: skip
 
     def __init__(self, record: ProcessRecord, lease: Lease, local_deadline_ms: int, permit: HeldPermit) -> None:
@@ -39,6 +40,7 @@ class ActiveRun:
         self.deadline: asyncio.TimerHandle | None = None
         self.entered = False
         self.ending = False
+        self.interrupt_now: Callable[[], bool] | None = None
         self.detached = False
 
     @property
@@ -53,6 +55,19 @@ class ActiveRun:
     def cancel_reason(self) -> str | None:
         return None if self.stop is None else self.stop.reason
 
+    @property
+    def may_write(self) -> bool:
+        return self.stop is None or self.stop.kind != "lease_lost"
+
+    def on_stop(self, interrupt_now: Callable[[], bool]) -> None:
+        self.interrupt_now = interrupt_now
+
+    def begin_wait(self) -> None:
+        self._permit.begin_wait()
+
+    async def end_wait(self) -> None:
+        await self._permit.end_wait()
+
     def parked(self) -> AbstractAsyncContextManager[None]:
         return self._permit.given_back()
 
@@ -63,6 +78,11 @@ class ActiveRun:
         if self.stop is not None and (self.stop.kind == "lease_lost" or stop.kind != "lease_lost"):
             return False
         self.stop = stop
-        if self.task is not None and not self.task.done():
+        put_off = (
+            stop.kind in ("cancel_requested", "deadline")
+            and self.interrupt_now is not None
+            and not self.interrupt_now()
+        )
+        if self.task is not None and not self.task.done() and not put_off:
             self.task.cancel(stop.reason)
         return True
