@@ -27,9 +27,9 @@ def watch(registry: Registry, hub: ChangeHub, pump: SinkPump | None = None) -> C
     def committed(receipts: Sequence[AnyReceipt]) -> None:
         for receipt in receipts:
             match receipt:
-                case Receipt(events=events, answer=answer, record=record):
+                case Receipt(events=events, replayed=replayed, record=record):
                     hub.publish_record(record)
-                    if pump is not None and answer == "applied":
+                    if pump is not None and not replayed:
                         pump.offer(events)
                 case ClaimReceipt(events=events, claimed=claimed, ended=ended):
                     for one in claimed:

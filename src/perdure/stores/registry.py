@@ -152,7 +152,7 @@ class Transaction:
             row.hold(lease.lease)
         elif isinstance(lease, Drop) and row.lease is not None:
             row.hold(None)
-        return Receipt(command.process_id, decision.answer, row.record, events, row.lease)
+        return Receipt(command.process_id, decision.answer, row.record, events, row.lease, bool(decision.replayed))
 
     def _touch(self, row: _Row) -> None:
         if not row.changed and not row.lease_changed:

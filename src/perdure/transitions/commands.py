@@ -197,13 +197,17 @@ process has ended, with this outcome or another · still_runnable: a wait is alr
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """What a row command did: the record as it stands after it, and the events it wrote (or had written before)."""
+    """What a row command did: the record as it stands after it, and the events it wrote.
+
+    `replayed`: they were written before, by the same operation or under the same key.
+    """
 
     process_id: str
     answer: Answer
     record: ProcessRecord
     events: tuple[Event, ...] = ()
     lease: Lease | None = None
+    replayed: bool = False
 
 
 class Claimed(msgspec.Struct, frozen=True, gc=False):
