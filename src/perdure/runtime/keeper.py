@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import threading
 import traceback
@@ -22,6 +23,8 @@ from perdure.runtime.spawner import Spawner, WorkThread
 from perdure.transitions.commands import Renew, Renewal, RenewReceipt
 
 LARGEST_RENEWAL = 1_000
+
+logger = logging.getLogger("perdure")
 
 
 class LeaseKeeper:
@@ -51,7 +54,7 @@ class LeaseKeeper:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
         self._loop_seen_ms = 0
-        self._loop_reported = False
+        self._loop_reported = self._let_go = False
         self._thread: WorkThread | None = None
         self._task: asyncio.Task[None] | None = None
         self._next_renewal_ms = 0
@@ -79,12 +82,20 @@ class LeaseKeeper:
 
     def _run_thread(self) -> None:
         while not self._closing:
-            self._wake.wait(self._tick() / 1000)
+            self._wake.wait(self._tick_safely() / 1000)
             self._wake.clear()
 
     async def _run_task(self) -> None:
         while not self._closing:
-            await self._clock.sleep(self._tick() / 1000)
+            await self._clock.sleep(self._tick_safely() / 1000)
+
+    def _tick_safely(self) -> int:
+        """A bug in one look must not cost every lease: the next look is made all the same."""
+        try:
+            return self._tick()
+        except Exception:
+            logger.exception("lease keeper: a look has failed; the next one follows")
+            return self._options.renew_every_ms // 4 + 1
 
     def _tick(self) -> int:
         """Do what is due; the milliseconds until the next look."""
@@ -162,25 +173,26 @@ class LeaseKeeper:
             self._loop_reported = True
             frame = sys._current_frames().get(self._loop_thread)
             stack = "".join(traceback.format_stack(frame)) if frame is not None else "(no stack)"
-            self._report(
-                WorkerFault("blocked_loop", f"the event loop has not answered for {silent_ms} ms", None, stack)
-            )
+            self._report_blocked(f"the event loop has not answered for {silent_ms} ms", stack)
         self._tell_loop(self._loop_answered)
 
     def _loop_answered(self) -> None:
         self._loop_seen_ms = self._clock.now().boot_ms
-        self._loop_reported = False
+        self._loop_reported = self._let_go = False
 
     def _loop_is_trusted(self, now_ms: int) -> bool:
         """A loop that has been silent beyond the second bound no longer keeps its leases."""
         if self._thread is None or now_ms - self._loop_seen_ms <= self._options.let_go_ms:
             return True
-        self._report(
-            WorkerFault(
-                "blocked_loop", f"the event loop is blocked beyond {self._options.let_go_ms} ms: its leases are let go"
-            )
-        )
+        if not self._let_go:
+            self._let_go = True
+            self._report_blocked(f"the loop is blocked beyond {self._options.let_go_ms} ms: its leases are let go")
         return False
+
+    def _report_blocked(self, message: str, stack: str = "") -> None:
+        """Faults are reported on the loop, which is blocked: so it is logged here and now as well."""
+        logger.error("blocked_loop: %s%s", message, f"\n{stack}" if stack else "")
+        self._tell_loop(self._report, WorkerFault("blocked_loop", message, None, stack))
 
     def _tell_loop(self, what: Callable[..., None], *arguments: object) -> None:
         if self._loop is not None and not self._loop.is_closed():
