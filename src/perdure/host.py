@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
@@ -17,7 +18,14 @@ from perdure.contract.ports import AdmissionReport, EventSink, WorkerFault
 from perdure.contract.registry import Registry
 from perdure.engines.python.context import ProcessContext
 from perdure.engines.python.engine import PythonCode, PythonEngine
-from perdure.errors import InvalidDefinition, InvalidOption, PerdureError, UnknownDefinition, WrongHostUse
+from perdure.errors import (
+    InvalidDefinition,
+    InvalidOption,
+    OutcomeUnknown,
+    PerdureError,
+    UnknownDefinition,
+    WrongHostUse,
+)
 from perdure.hosting.definitions import Process, define, milliseconds
 from perdure.hosting.handle import Handle
 from perdure.hosting.serving import Serving
@@ -342,9 +350,23 @@ class Host:
             receipt: Receipt = await serving.registry.execute(command)
             return mark if receipt.answer == "applied" else None
         sent_ms = self._clock.now().boot_ms
-        starting = self._spawner.as_future(serving.registry.execute_together((command, claim)), "perdure-start")
-        starting.add_done_callback(lambda done: worker.run_claimed(_claimed_in(done), sent_ms))
-        registered, _ = await asyncio.shield(starting)  # a caller that gives up can't strand what was claimed with it
+        ask = partial(serving.registry.execute_together, (command, claim))
+        starting = self._spawner.as_future(ask(), "perdure-start")
+        asked_again: list[asyncio.Task[Any]] = []
+
+        def begin(done: asyncio.Future[Any]) -> None:
+            if done.cancelled() or asked_again or not isinstance(done.exception(), OutcomeUnknown):
+                worker.run_claimed(_claimed_in(done), sent_ms)
+                return
+            asking = worker.ask_until_known(ask(), ask, sent_ms, lost=True)
+            asked_again.append(self._spawner.spawn(asking, "perdure-start-again"))
+            asked_again[0].add_done_callback(begin)
+
+        starting.add_done_callback(begin)
+        try:  # shielded: a caller that gives up can't strand what was claimed with its process
+            registered, _ = await asyncio.shield(starting)
+        except OutcomeUnknown:
+            registered, _ = await asyncio.shield(asked_again[0])
         if isinstance(registered, PerdureError):
             raise registered
         return mark if isinstance(registered, Receipt) and registered.answer == "applied" else None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import msgspec
 
-from perdure.clock import Clock, SystemClock
+from perdure.clock import Clock, Moment, SystemClock
 from perdure.contract.moments import Moments, NoMoments
 from perdure.contract.ports import AdmissionReport, DeferredRow, Engine, WorkerFault
 from perdure.contract.registry import Registry
@@ -77,6 +78,8 @@ class DurableProcessWorker:
         self._more = False
         self._refill_due = False
         self._claiming: asyncio.Task[Claims] | None = None
+        self._starting = 0
+        self._all_started = asyncio.Event()
         self._state: Literal["new", "serving", "draining", "stopped"] = "new"
 
     # --- surface ----------------------------------------------------------------------------------------------
@@ -116,7 +119,7 @@ class DurableProcessWorker:
     async def claim_and_run_pending(self, reason: str) -> AdmissionReport:
         await self.start()
         now = self._registry.now()
-        settling = await settle_due(self._registry, self.owner, now, self._proofs)
+        ended = await self._settle(now)
         claims = Claims()
         deferred: tuple[DeferredRow, ...] = ()
         if self._state != "serving" or self.free_permits == 0:
@@ -129,7 +132,16 @@ class DurableProcessWorker:
                 DeferredRow(id, "busy", "an earlier run of it is still cleaning up here") for id in claims.busy
             )
         next_due_at_ms = await self._registry.next_due_at_ms(self.lanes(), self._registry.now())
-        return AdmissionReport("scanned", reason, claims.begun, deferred, settling.ended + claims.ended, next_due_at_ms)
+        return AdmissionReport("scanned", reason, claims.begun, deferred, ended + claims.ended, next_due_at_ms)
+
+    async def _settle(self, now: Moment) -> tuple[str, ...]:
+        """Page by page, as long as that gets anything done: what is due already wakes nobody later."""
+        ended: tuple[str, ...] = ()
+        while True:
+            page = await settle_due(self._registry, self.owner, now, self._proofs)
+            ended += page.ended
+            if not page.more or not (page.ended or page.settled):
+                return ended
 
     def claim_for_start(self) -> ClaimNext | None:
         """A claim to be committed together with a registration, if a permit is free now and nothing waits for it.
@@ -139,6 +151,7 @@ class DurableProcessWorker:
         if self._state != "serving" or self.free_permits == 0 or self._more:
             return None
         self._runner.permits.take(1)
+        self._starting += 1
         return self._claim_command(1)
 
     def run_claimed(self, receipt: ClaimReceipt | None, sent_boot_ms: int) -> None:
@@ -148,6 +161,9 @@ class DurableProcessWorker:
             self._runner.permits.give_back()
         else:
             self._begin(receipt, sent_boot_ms)
+        self._starting -= 1
+        if self._starting == 0:
+            self._all_started.set()
 
     def cancel_local(self, process_id: str, reason: str, by: str | None) -> None:
         """Tell a run of this worker at once that its cancellation was requested."""
@@ -164,6 +180,9 @@ class DurableProcessWorker:
         started, self._state = self._state != "new", "draining"
         if self._claiming is not None and not self._claiming.done():
             await asyncio.wait({self._claiming})
+        while self._starting:  # what is claimed together with its registration is about to run
+            self._all_started.clear()
+            await self._all_started.wait()
         runs = await self._runner.drain(self.options.drain_grace_ms if grace_ms is None else grace_ms)
         if started:
             await self._runner.keeper.stop()
@@ -210,7 +229,11 @@ class DurableProcessWorker:
     async def _claim_and_begin(self, command: ClaimNext, asked: Asked, sent_ms: int) -> Claims:
         spare = command.limit
         try:
-            receipt = await self._claimed_rows(command, asked, sent_ms)
+            again = partial(self._registry.execute_together, (command,))
+            (receipt,) = await self.ask_until_known(asked, again, sent_ms)
+            if isinstance(receipt, PerdureError):
+                raise receipt
+            assert isinstance(receipt, ClaimReceipt)
             self._moments.reached("claim.committed")
             self._more = self._more or len(receipt.claimed) + len(receipt.ended) >= command.limit
             spare -= len(receipt.claimed)
@@ -228,28 +251,34 @@ class DurableProcessWorker:
     def _claim_ended(self, done: asyncio.Task[Claims]) -> None:
         error = None if done.cancelled() else done.exception()
         if error is not None and not isinstance(error, StoreClosed):
-            self._report(WorkerFault("dispatcher", "claiming failed; the next drive tries again", None, repr(error)))
+            self._report(WorkerFault("dispatcher", "claiming failed and is tried again", None, repr(error)))
+            self._more = True  # what waits for a permit is known to nobody else
+            asyncio.get_running_loop().call_later(self.options.infrastructure_backoff_ms / 1000, self._refill)
         else:
             self._refill()
 
-    async def _claimed_rows(self, command: ClaimNext, asked: Asked, sent_ms: int) -> ClaimReceipt:
-        """Ask until the answer is known: the same claim id returns the same rows and claims nothing new."""
-        until_ms = sent_ms + self.options.lease_ttl_ms
-        backoff_s = 0.01
+    async def ask_until_known(
+        self, asked: Asked, again: Callable[[], Asked], sent_boot_ms: int, *, lost: bool = False
+    ) -> list[AnyReceipt | PerdureError]:
+        """Ask for a claim until its answer is known: the same claim id returns the same rows and claims nothing new.
+
+        Once an answer was `lost`, rows may be leased that nobody runs: then no failure of the store ends the asking,
+        until they must have lapsed.
+        """
+        until_ms, backoff_s = sent_boot_ms + self.options.lease_ttl_ms, 0.01
         while True:
             try:
-                (answer,) = await asked
-                if isinstance(answer, ClaimReceipt):
-                    return answer
-                assert isinstance(answer, PerdureError)
-                raise answer
-            except OutcomeUnknown as error:
-                if self._clock.now().boot_ms >= until_ms:
+                return await asked
+            except StoreClosed:
+                raise
+            except StoreError as error:
+                lost = lost or isinstance(error, OutcomeUnknown)
+                if not lost or self._clock.now().boot_ms >= until_ms:
                     raise
                 self._report(WorkerFault("infrastructure", "the answer of a claim was lost", None, str(error)))
             await self._clock.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, 1.0)
-            asked = self._registry.execute_together((command,))
+            asked = again()
 
     def _refill(self) -> None:
         """Permits are free: claim again if the last claim left something behind; once for all that come free now."""
