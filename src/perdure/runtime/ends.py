@@ -43,7 +43,9 @@ def after_stop(run: ActiveRun, owner: Owner, now: Moment) -> RowCommand | None:
 
 def after_drain(run: ActiveRun, owner: Owner, now: Moment) -> RowCommand:
     """Rerunnable work goes back to its peers; entered owner_bound work can be run by nobody else, so it ends here."""
-    if run.record.registration.recovery == "owner_bound" and run.entered:
+    if not run.entered:
+        return never_entered(run, "the worker was told to stop before entry", 0)
+    if run.record.registration.recovery == "owner_bound":
         proof = "the worker was told to stop and the grace had passed"
         return completed_with(run, Abandoned(Evidence("owner_drain", owner.name, now.wall_ms, proof)))
     return given_back(run)
@@ -58,7 +60,8 @@ def after_error(run: ActiveRun, error: BaseException, owner: Owner, now: Moment,
     match decide_failure(run.record, detail, now, fraction):
         case RetryAt(due_at_ms):
             return ScheduleRetry(
-                process_id=run.process_id, execution=LeaseRight(run.lease.key), error=detail, due_at_ms=due_at_ms
-            )
+                process_id=run.process_id, execution=LeaseRight(run.lease.key), error=detail, due_at_ms=due_at_ms,
+                operation_id=f"retry-{run.lease.fence}",  # asked again after a lost answer, it is answered again
+            )  # fmt: skip
         case Failed() as failed:
             return completed_with(run, failed)

@@ -83,6 +83,6 @@ class ActiveRun:
             and self.interrupt_now is not None
             and not self.interrupt_now()
         )
-        if self.task is not None and not self.task.done() and not put_off:
+        if self.entered and self.task is not None and not put_off:  # cancelled unentered, a task never runs at all
             self.task.cancel(stop.reason)
         return True

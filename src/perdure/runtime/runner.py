@@ -107,6 +107,8 @@ class Runner:
     async def _execute(self, run: ActiveRun) -> RowCommand | None:
         """Run the code; the command that tells the registry how it ended, or None if there is nothing to tell."""
         registration = run.record.registration
+        if run.stop is not None:
+            return after_stop(run, self._owner, self._registry.now())  # told before its first step: never entered
         try:
             work = self._engine_of(registration.definition).prepare(run)
         except Exception as error:
@@ -130,6 +132,8 @@ class Runner:
                 raise  # the loop is going down, not the process
             return self._failed(run, cancelled)  # the code raised it by itself
         except (InfrastructureFailure, StoreError) as error:
+            if run.stop is not None and run.stop.kind in ("lease_lost", "drain"):
+                return after_stop(run, self._owner, self._registry.now())
             return self._given_back_after(run, error)
         except Exception as error:
             return self._failed(run, error)
