@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from perdure.clock import Clock
 from perdure.contract.ports import AdmissionReport, WorkerFault
 from perdure.contract.registry import Registry
-from perdure.errors import PerdureError, StoreClosed
+from perdure.errors import StoreClosed
 from perdure.model.queries import Explanation
 from perdure.runtime.driver import ProcessWorkDriver
 from perdure.runtime.spawner import Spawner
@@ -94,7 +94,10 @@ class Serving:
             if not isinstance(receipt, Receipt):
                 continue
             state = receipt.record.state
-            if state.status == "running" or (state.outcome is not None and state.settle_due_at_ms is None):
+            given_back = receipt.lease if receipt.lease is not None and receipt.lease.released else None
+            if state.status == "running" and given_back is None:
+                continue
+            if state.outcome is not None and state.settle_due_at_ms is None:
                 continue
             if claimed is None:
                 claimed = {c.record.id for r in receipts if isinstance(r, ClaimReceipt) for c in r.claimed}
@@ -103,7 +106,8 @@ class Serving:
             if state.outcome is None and not self.worker.knows(receipt.record.registration.definition):
                 continue
             p = project(receipt.record)
-            for due_ms in (p.ready_at_ms, p.deadline_at_ms, p.settle_at_ms):
+            hold_ms = given_back.expires_at_ms if given_back is not None else None
+            for due_ms in (p.ready_at_ms, p.deadline_at_ms, p.settle_at_ms, hold_ms):
                 if due_ms is not None and (self._next_due_ms is None or due_ms < self._next_due_ms):
                     self._next_due_ms = due_ms
                     self._wake.set()
@@ -153,7 +157,7 @@ class Serving:
                 self.request("owner proved dead")
         except StoreClosed:
             raise
-        except PerdureError as error:
+        except Exception as error:  # a look that fails is made again: serving goes on
             self._report(WorkerFault("infrastructure", "other programs' commits could not be read", None, str(error)))
 
     async def _drive(self) -> None:
@@ -168,6 +172,8 @@ class Serving:
             self._next_due_ms = self.registry.now().wall_ms + int(SAFETY_INTERVAL_S * 1000)
             return
         due_ms = report.next_due_at_ms
+        if report.intake == "coalesced":  # the report of the rescan goes to whoever scans: look again soon
+            due_ms = self.registry.now().wall_ms + int(SAFETY_INTERVAL_S * 1000)
         if due_ms is not None and (self._next_due_ms is None or due_ms < self._next_due_ms):
             self._next_due_ms = due_ms
 

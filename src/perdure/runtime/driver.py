@@ -34,10 +34,19 @@ class Intake:
         return await asyncio.shield(self._scanning)  # a caller that gives up doesn't take the scan with it
 
     async def _scan(self, reason: str) -> AdmissionReport:
-        report = await self._run_handle.claim_and_run_pending(reason)
-        while self._again is not None:
-            again, self._again = self._again, None
-            report = _joined(report, await self._run_handle.claim_and_run_pending(again))
+        report: AdmissionReport | None = None
+        failure: Exception | None = None
+        asked: str | None = reason
+        while asked is not None:
+            try:
+                found = await self._run_handle.claim_and_run_pending(asked)
+                report = found if report is None else _joined(report, found)
+            except Exception as error:  # raised below: a rescan that was promised happens all the same
+                failure = failure or error
+            asked, self._again = self._again, None
+        if failure is not None:
+            raise failure
+        assert report is not None
         return report
 
 
