@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import typing
 from collections.abc import Callable
 from datetime import timedelta
@@ -46,7 +47,7 @@ def milliseconds(duration: timedelta | float) -> int:
     """A duration in whole milliseconds; a number is in seconds."""
     if isinstance(duration, timedelta):
         return round(duration / timedelta(milliseconds=1))
-    if isinstance(duration, bool) or not isinstance(duration, int | float) or duration != duration:
+    if isinstance(duration, bool) or not isinstance(duration, int | float) or not math.isfinite(duration):
         raise InvalidOption("duration", duration, "a timedelta, or a number of seconds")
     return round(duration * 1000)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import msgspec
 
 from perdure.errors import (
+    CallerDeparted,
     NoLongerRetained,
     ProcessAbandoned,
     ProcessCancelled,
@@ -89,7 +90,8 @@ class Handle(Generic[OutputT]):
     async def events(self, after: int = 0, *, follow: bool = True) -> AsyncIterator[Event]:
         """Its events past the sequence `after`, in order, without loss or repeat.
 
-        With `follow` it goes on until the process has ended and its last event was given; else until it is level.
+        With `follow` it goes on until the process has ended and its last event was given (CallerDeparted is raised if
+        no end may ever come); else until it is level.
         """
         registry, awaiter = self._serving.registry, self._serving.driver.awaiter
         while True:
@@ -102,6 +104,8 @@ class Handle(Generic[OutputT]):
                 continue
             if not follow or (record.is_terminal and after >= record.state.last_sequence):
                 return
+            if record.status == "caller_departed":
+                raise CallerDeparted(self.id)
             if after >= record.state.last_sequence:
                 await awaiter.await_change(self.id, record)
 

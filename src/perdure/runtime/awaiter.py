@@ -201,6 +201,8 @@ class Awaiter:
                     return event
                 if record.is_terminal:
                     raise ProcessFinishedWithoutEvent(process_id, event_type, record.status)
+                if record.status == "caller_departed":
+                    raise CallerDeparted(process_id)
                 changed = await subscription.changed_within(backoff_s)
                 backoff_s = FIRST_BACKOFF_S if changed else min(backoff_s * 2, BACKOFF_CAP_S)
 
