@@ -3,7 +3,8 @@
     registry = FaultyRegistry(MemoryRegistry(clock), script({("Complete", 1): FailAfter()}), clock)
 
 Every call of a verb is counted, and the plan is asked what happens to it. Commands are named by their class
-("Complete", "ClaimNext", "Renew"), everything else by its method ("get", "execute_together", "enrol").
+("Complete", "ClaimNext", "Renew", and "Register+ClaimNext" for two in one transaction), everything else by its method
+("get", "execute_all", "enrol").
 """
 
 from __future__ import annotations
@@ -171,7 +172,8 @@ class FaultyRegistry:
         return await self._spoilt("execute_all", lambda: self.inner.execute_all(commands), commits=True)
 
     async def execute_together(self, commands: Sequence[Command]) -> list[AnyReceipt | PerdureError]:
-        return await self._spoilt("execute_together", lambda: self.inner.execute_together(commands), commits=True)
+        verb = "+".join(type(command).__name__ for command in commands)
+        return await self._spoilt(verb, lambda: self.inner.execute_together(commands), commits=True)
 
     def renew_from_thread(self, command: Renew) -> ThreadFuture[RenewReceipt]:
         fault = self._fault("Renew")
