@@ -16,7 +16,7 @@ from lab.ledger import Ledger
 from perdure.clock import SystemClock
 from perdure.engines.python.context import ProcessContext
 from perdure.host import Host
-from perdure.hosting.definitions import Process, Retry
+from perdure.engines.python.definitions import Process, Retry
 
 RERUNNABLE = ("quick", "blocking", "telling", "flaky")
 OWNER_BOUND = ("bound", "bound_blocking")

@@ -20,7 +20,7 @@ from lab.program import ChildChannel, Program
 from perdure.contract.moments import MomentName
 from perdure.errors import PerdureError
 from perdure.host import Host
-from perdure.hosting.definitions import Process
+from perdure.engines.python.definitions import Process
 from perdure.runtime.options import WorkerOptions
 
 OPTIONS = WorkerOptions(concurrency=8, lease_ttl_ms=900, renew_every_ms=300, cancel_grace_ms=500)

@@ -4,6 +4,9 @@ A process is a row; its append-only log is the truth; the rows that have not end
 """
 
 from perdure.engines.python.context import ProcessContext
+from perdure.engines.python.definitions import Process, Retry
+from perdure.engines.python.signals import Signal
+from perdure.engines.python.sync_context import SyncContext
 from perdure.errors import (
     PerdureError,
     ProcessAbandoned,
@@ -12,7 +15,6 @@ from perdure.errors import (
     ProcessFailed,
 )
 from perdure.host import Host
-from perdure.hosting.definitions import Process, Retry
 from perdure.hosting.handle import Handle
 from perdure.model.events import Event
 from perdure.model.outcomes import Abandoned, Cancelled, Completed, Failed
@@ -22,6 +24,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Abandoned", "Cancelled", "Completed", "Event", "Failed", "Handle", "Host", "PerdureError", "Process",
-    "ProcessAbandoned", "ProcessCancelled", "ProcessContext", "ProcessEnded", "ProcessFailed", "Retry",
+    "ProcessAbandoned", "ProcessCancelled", "ProcessContext", "ProcessEnded", "ProcessFailed", "Retry", "Signal",
+    "SyncContext",
     "WorkerOptions", "__version__",
 ]  # fmt: skip

@@ -16,8 +16,13 @@ from perdure.clock import Clock, SystemClock
 from perdure.contract.moments import Moments
 from perdure.contract.ports import AdmissionReport, EventSink, WorkerFault
 from perdure.contract.registry import Registry
+from perdure.engines.python.code import PythonCode
 from perdure.engines.python.context import ProcessContext
-from perdure.engines.python.engine import PythonCode, PythonEngine
+from perdure.engines.python.definitions import Process, define, milliseconds
+from perdure.engines.python.engine import PythonEngine
+from perdure.engines.python.signals import Signal
+from perdure.engines.python.support import PARKING_S, Support
+from perdure.engines.python.sync_context import SyncContext
 from perdure.errors import (
     InvalidDefinition,
     InvalidOption,
@@ -26,7 +31,6 @@ from perdure.errors import (
     UnknownDefinition,
     WrongHostUse,
 )
-from perdure.hosting.definitions import Process, define, milliseconds
 from perdure.hosting.handle import Handle
 from perdure.hosting.serving import Serving
 from perdure.hosting.urls import open_registry
@@ -93,11 +97,13 @@ class Host:
         spawner: Spawner | None = None,
         registry: Registry | None = None,
         moments: Moments | None = None,
+        parking: timedelta | float = PARKING_S,
     ) -> None:
         self.url, self.options = url, options or WorkerOptions()
         self.name = name or _program_name()
         self._work, self._sink, self._given_registry = work, sink, registry
         self._moments = moments
+        self._parking_s = milliseconds(parking) / 1000
         self._clock, self._ids = clock or SystemClock(), ids or SystemIds()
         self._given_spawner, self._spawner = spawner, spawner or LoopSpawner()
         self._processes: dict[Definition, Process[Any, Any]] = {}
@@ -112,12 +118,13 @@ class Host:
     def process(
         self, *, recovery: Literal["rerunnable"], name: str | None = ..., version: int = ...,
         retry: RetryPolicy | None = ..., max_deaths: int | None = ..., timeout: timedelta | None = ...,
-        queue: str = ...,
+        queue: str = ..., signals: Sequence[Signal[Any]] = ...,
     ) -> ProcessDecorator: ...  # fmt: skip
     @overload
     def process(
         self, *, recovery: Literal["owner_bound"], name: str | None = ..., version: int = ...,
         max_deaths: int | None = ..., timeout: timedelta | None = ..., queue: str = ...,
+        signals: Sequence[Signal[Any]] = ...,
     ) -> ProcessDecorator: ...  # fmt: skip
     def process(
         self,
@@ -129,16 +136,18 @@ class Host:
         max_deaths: int | None = None,
         timeout: timedelta | None = None,
         queue: str = "default",
+        signals: Sequence[Signal[Any]] = (),
     ) -> ProcessDecorator:
         """Define a process: a function `(ctx)` or `(ctx, value)`, async or not.
 
         `recovery` must be declared: "rerunnable" or "owner_bound". `retry` restarts it when its code raises
         (rerunnable only). `max_deaths` bounds how many lost owners are survived (default 5). `timeout` is a deadline
-        from the start on. Everything wrong with the function or an option raises here, at import.
+        from the start on. `signals` are those it takes; the ones that its code names need not be listed. Everything
+        wrong with the function or an option raises here, at import.
         """
         return ProcessDecorator(
             self, name=name, version=version, recovery=recovery, retry=retry, max_deaths=max_deaths, timeout=timeout,
-            queue=queue,
+            queue=queue, signals=signals,
         )  # fmt: skip
 
     def add(self, process: Process[Any, Any]) -> None:
@@ -181,7 +190,11 @@ class Host:
         watch(registry, hub, self._pump)
         worker = None
         if self._work:
-            engine = PythonEngine(registry, self._spawner.in_thread, self._codes)
+            support = Support(
+                registry, self._clock, self._ids, hub.listen, hub.unlisten, self._spawner.spawn,
+                self._spawner.in_thread, self._parking_s,
+            )  # fmt: skip
+            engine = PythonEngine(support, self._codes)
             worker = DurableProcessWorker(
                 registry, [engine], name=self.name, options=self.options, clock=self._clock, ids=self._ids,
                 spawner=self._spawner, report=self._report, moments=self._moments,
@@ -403,6 +416,7 @@ class Host:
             queue=queue or process.queue,
             priority=priority,
             identity=None if label is None else Identity(process.name, label),
+            signals=process.signal_schemas,
         )
 
     # --- processes that others run ----------------------------------------------------------------------------
@@ -482,9 +496,9 @@ class ProcessDecorator:
         self, function: Callable[[ProcessContext, InputT], Coroutine[Any, Any, OutputT]]
     ) -> Process[InputT, OutputT]: ...
     @overload
-    def __call__(self, function: Callable[[ProcessContext], OutputT]) -> Process[None, OutputT]: ...
+    def __call__(self, function: Callable[[SyncContext], OutputT]) -> Process[None, OutputT]: ...
     @overload
-    def __call__(self, function: Callable[[ProcessContext, InputT], OutputT]) -> Process[InputT, OutputT]: ...
+    def __call__(self, function: Callable[[SyncContext, InputT], OutputT]) -> Process[InputT, OutputT]: ...
     def __call__(self, function: Callable[..., Any]) -> Process[Any, Any]:
         process = define(function, **self._options)
         self._host.add(process)

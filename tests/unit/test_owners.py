@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from perdure.clock import read_boot_id
-from perdure.stores.sqlite.owners import DeathProof, OwnerIdentity, OwnerLock, identify, prove_death
+from perdure.model.leases import DeathProof
+from perdure.stores.sqlite.owners import OwnerIdentity, OwnerLock, identify, prove_death
 
 OWNER = """
 import os, sys

@@ -90,7 +90,8 @@ def test_the_id_is_no_part_of_the_fingerprint_and_every_other_field_is() -> None
     base = registration()
     prints = {fingerprint(base)}
     assert fingerprint(msgspec.structs.replace(base, id="q")) in prints
-    for field, value in {**FULL, "definition": Definition("python", "work", 2), "recovery": "owner_bound"}.items():
+    others = {"definition": Definition("python", "work", 2), "recovery": "owner_bound", "parent_end": "wait"}
+    for field, value in {**FULL, **others}.items():
         prints.add(fingerprint(msgspec.structs.replace(base, **{field: value})))
     assert len(prints) == len(Registration.__struct_fields__)
 

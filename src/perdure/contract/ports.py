@@ -78,6 +78,14 @@ class Attach(Protocol):
         ...
 
 
+class Suspended(BaseException):
+    """Raised out of an engine's coroutine once it has suspended the row: the lease is given back already.
+
+    Not an Exception: code that catches errors lets it pass. What `finally` blocks do durably while it unwinds raises
+    it again and is not done; the code resumes by replay.
+    """
+
+
 class Run(Protocol):
     """What an engine sees of the execution it is asked to run."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
+from perdure.engines.python.signals import Signal
 from perdure.errors import (
     CallerDeparted,
     NoLongerRetained,
@@ -26,12 +27,14 @@ from perdure.model.outcomes import (
 from perdure.model.queries import Explanation
 from perdure.model.record import ProcessRecord, Status
 from perdure.transitions.commands import Receipt, RequestAbandon, RequestCancel
+from perdure.transitions.commands import Signal as SignalCommand
 from perdure.values import ValueType
 
 if TYPE_CHECKING:
     from perdure.hosting.serving import Serving
 
 OutputT = TypeVar("OutputT")
+PayloadT = TypeVar("PayloadT")
 
 FOLLOW_PAGE = 1_000
 
@@ -108,6 +111,20 @@ class Handle(Generic[OutputT]):
                 raise CallerDeparted(self.id)
             if after >= record.state.last_sequence:
                 await awaiter.await_change(self.id, record)
+
+    async def signal(self, signal: Signal[PayloadT], payload: PayloadT, *, id: str | None = None) -> int:
+        """Send a signal; its sequence in the process's log. Once this returns it can't be lost, whether the process
+        waits for it now, later, or already has what it needs. With an `id` the same signal again is the same one.
+
+        Raises InvalidPayload if the payload is not of the signal's type, UndeclaredType if the process doesn't take
+        this signal, ProcessAlreadyTerminal or UnknownProcess.
+        """
+        receipt: Receipt = await self._serving.registry.execute(
+            SignalCommand(
+                process_id=self.id, name=signal.name, payload=msgspec.Raw(signal.type.encode(payload)), signal_id=id
+            )
+        )
+        return receipt.events[0].sequence
 
     async def cancel(self, reason: str = "cancelled", *, by: str | None = None) -> ProcessRecord:
         """Ask it to stop; idempotent by reason. Returns the record as it stands then: it may have ended at once.

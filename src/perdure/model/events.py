@@ -17,6 +17,10 @@ RUNTIME_PREFIXES: tuple[str, ...] = (
 JOURNAL_PREFIXES: tuple[str, ...] = ("step.", "timer.", "wait.", "race.", "cancel.", "child.", "version.", "value.")
 
 
+CHILD_STARTED = "child.started"
+"""The journal's type that the fold counts: a process with children has something to settle when it ends."""
+
+
 class Event(msgspec.Struct, frozen=True, gc=False):
     """One entry of a log, as readers see it. Sequences are 1, 2, 3 … per process, without gaps."""
 

@@ -58,6 +58,7 @@ class ProcessState(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_def
     started: Started | None = None
     waits: tuple[Wait, ...] = ()
     signals: dict[str, int] = {}
+    children: int = 0
     due_at_ms: int | None = None
     settle_due_at_ms: int | None = None
     cancel_request: CancelRequest | None = None

@@ -15,6 +15,11 @@ operator ends it with an abandon request. `externally_owned`: never run by Perdu
 
 RECOVERIES: tuple[Recovery, ...] = ("rerunnable", "owner_bound", "externally_owned")
 
+ParentEnd = Literal["cancel", "abandon", "wait"]
+"""What becomes of a live child when its parent ends: it is asked to stop, it goes on, or the parent waits for it."""
+
+PARENT_ENDS: tuple[ParentEnd, ...] = ("cancel", "abandon", "wait")
+
 DEFAULT_MAX_DEATHS = 5
 DEFAULT_PRIORITY = 5
 HIGHEST_PRIORITY, LOWEST_PRIORITY = 0, 9
@@ -74,6 +79,7 @@ class Registration(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_def
     originator: str | None = None
     caused_by: str | None = None
     parent: str | None = None
+    parent_end: ParentEnd = "cancel"
     wake_target: str | None = None
 
     @property

@@ -9,12 +9,14 @@ from perdure.clock import Moment
 from perdure.contract.registry import Registry
 from perdure.errors import PerdureError, Refused
 from perdure.model.leases import DeathProof, Owner
+from perdure.model.queries import Filter, Page
 from perdure.model.record import ProcessRecord
 from perdure.model.waits import ChildWait
-from perdure.transitions.commands import ClaimToSettle, Receipt, Settle, SettleWhy, Wake
+from perdure.transitions.commands import ClaimToSettle, Receipt, RequestCancel, Settle, SettleWhy, Wake
 from perdure.transitions.recovery import deadline_passed
 
 SETTLING_PAGE = 256
+CHILDREN_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,5 +68,28 @@ async def serve_end(registry: Registry, record: ProcessRecord) -> bool:
         except PerdureError as error:
             if not isinstance(error, Refused):
                 raise
+    if record.state.children:
+        await _stop_children(registry, record)
     await registry.execute(Settle(process_id=record.id))
     return True
+
+
+async def _stop_children(registry: Registry, record: ProcessRecord) -> None:
+    """Ask the live children to stop whose policy says so; one that refuses keeps nobody else from being asked."""
+    live = Filter(parent=record.id, statuses=("pending", "running", "waiting"))
+    after_id: str | None = None
+    while True:
+        page = await registry.list(live, Page(CHILDREN_PAGE, after_id))
+        commands = [
+            RequestCancel(
+                process_id=child.id, reason=f"its parent {record.id} has ended ({record.status})", by=record.id
+            )
+            for child in page.records
+            if child.registration.parent_end == "cancel"
+        ]
+        for answer in await registry.execute_all(commands):
+            if isinstance(answer, PerdureError) and not isinstance(answer, Refused):
+                raise answer
+        if not page.more:
+            return
+        after_id = page.records[-1].id

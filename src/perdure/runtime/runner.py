@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from perdure.clock import Clock
 from perdure.contract.moments import Moments
-from perdure.contract.ports import Engine, WorkerFault
+from perdure.contract.ports import Engine, Suspended, WorkerFault
 from perdure.contract.registry import Registry
 from perdure.errors import (
     InfrastructureFailure,
@@ -137,6 +137,8 @@ class Runner:
             return self._given_back_after(run, error)
         except Exception as error:
             return self._failed(run, error)
+        except Suspended:
+            return None
         self._backoffs.pop(run.process_id, None)
         if run.stop is not None:
             if run.stop.kind == "lease_lost":

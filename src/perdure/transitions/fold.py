@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from perdure.model.events import (
+    CHILD_STARTED,
     AbandonRequested,
     AnyFact,
     CallerDeparture,
@@ -120,6 +121,8 @@ def apply(registration: Registration, state: ProcessState, fact: AnyFact, sequen
                 changes["due_at_ms"] = _sooner(state.due_at_ms, at_ms)
         case Written():
             changes = {"deaths": 0} if fact.is_journal else {}
+            if fact.type == CHILD_STARTED:
+                changes["children"] = state.children + 1
         case _:
             changes = {}
     return replace(state, updated_at_ms=at_ms, last_sequence=sequence, **changes)
@@ -132,7 +135,7 @@ def _ended(
     sequence: int,
     at_ms: int,
 ) -> ProcessState:
-    needs_settling = registration.parent is not None or registration.wake_target is not None
+    needs_settling = bool(registration.parent or registration.wake_target or state.children)
     return replace(
         state,
         status=end_status(fact),

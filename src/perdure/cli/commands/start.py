@@ -13,9 +13,9 @@ from perdure.cli.commands.wait import report_ends
 from perdure.cli.described import record_data
 from perdure.cli.hosts import find_host
 from perdure.cli.surface import Duration, Surface, common, run_async
+from perdure.engines.python.definitions import Process
 from perdure.errors import InvalidOption, InvalidPayload
 from perdure.host import Host
-from perdure.hosting.definitions import Process
 from perdure.ids import check_process_id
 
 LARGEST_INPUT_BYTES = 8 * 1024 * 1024

@@ -8,7 +8,7 @@ import time
 
 import msgspec
 
-from perdure import Host, Process, ProcessContext, WorkerOptions
+from perdure import Host, Process, SyncContext, WorkerOptions
 from perdure.cli.demo.names import decode_path
 from perdure.cli.demo.walk import Entry, look
 from perdure.contract.ports import EventSink
@@ -49,14 +49,14 @@ def make_host(
     host = Host(url, name=name, options=WorkerOptions(concurrency=concurrency, cancel_grace_ms=5_000), sink=sink)
 
     @host.process(recovery="rerunnable", name="demo-fingerprint", max_deaths=1_000)
-    def fingerprint(ctx: ProcessContext, folder: FolderToRead) -> FolderRead:
+    def fingerprint(ctx: SyncContext, folder: FolderToRead) -> FolderRead:
         _nap(ctx, slow_ms)
         return read_folder(ctx, folder)
 
     return host, fingerprint
 
 
-def read_folder(ctx: ProcessContext, folder: FolderToRead) -> FolderRead:
+def read_folder(ctx: SyncContext, folder: FolderToRead) -> FolderRead:
     """Hash the files of one folder. Raises FolderChanged if it is not, or does not stay, as it was listed."""
     path, leave_out = decode_path(folder.path), frozenset(os.fsencode(name) for name in folder.leave_out)
     listing = look(path, leave_out)
@@ -78,7 +78,7 @@ def read_folder(ctx: ProcessContext, folder: FolderToRead) -> FolderRead:
     )  # fmt: skip
 
 
-def _content(ctx: ProcessContext, folder: bytes, entry: Entry) -> tuple[str, bytes, int]:
+def _content(ctx: SyncContext, folder: bytes, entry: Entry) -> tuple[str, bytes, int]:
     path = os.path.join(folder, entry.name)
     if entry.kind == "link":
         return "link", os.readlink(path), 0
@@ -117,7 +117,7 @@ def combine(folders: list[tuple[bytes, str]]) -> str:
     return whole.hexdigest()
 
 
-def _nap(ctx: ProcessContext, slow_ms: int) -> None:
+def _nap(ctx: SyncContext, slow_ms: int) -> None:
     until_s = time.monotonic() + slow_ms / 1000
     while (left_s := until_s - time.monotonic()) > 0:
         ctx.check_cancelled()

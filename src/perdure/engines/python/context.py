@@ -1,25 +1,41 @@
-"""What a process's code is given: who it is, and the few things it may do to its own log."""
+"""What a process's code is given: who it is, and the durable operations it may do."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any, ParamSpec, TypeVar, cast, overload
+from uuid import UUID
 
 import msgspec
 
 from perdure import canonical
 from perdure.contract.ports import Run
-from perdure.contract.registry import Registry
+from perdure.engines.python.branches import gather, race, run_branches
+from perdure.engines.python.children import ChildHandle, child_registration, value_of
+from perdure.engines.python.definitions import Process
+from perdure.engines.python.log_effects import LogEffects
+from perdure.engines.python.operations import Keys, Operation, TaskGuard
+from perdure.engines.python.signals import Signal
+from perdure.engines.python.steps import step_call
+from perdure.engines.python.support import Support
+from perdure.errors import DuplicateKey, InvalidOption
 from perdure.model.events import Event
-from perdure.transitions.commands import AppendEvent, LeaseRight, Receipt
+from perdure.model.registration import ParentEnd, RetryPolicy
+
+P = ParamSpec("P")
+R = TypeVar("R")
+InputT = TypeVar("InputT")
+OutputT = TypeVar("OutputT")
+PayloadT = TypeVar("PayloadT")
 
 
-class ProcessContext:
-    """Handed to every process function as its first argument."""
+class ContextFacts:
+    """What every context tells: facts about this execution."""
 
-    def __init__(self, run: Run, registry: Registry) -> None:
-        self._run, self._registry = run, registry
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, run: Run) -> None:
+        self._run = run
 
     @property
     def process_id(self) -> str:
@@ -52,23 +68,229 @@ class ProcessContext:
         if self._run.cancel_reason is not None:
             raise asyncio.CancelledError(self._run.cancel_reason)
 
-    async def emit(self, event_type: str, payload: Any = None, *, key: str | None = None) -> Event:
-        """Append an event of your own type to this process's log, durably, under this execution's lease.
 
-        With `key`, the same content again is the same event, and other content raises ReplayKeyConflict.
+class ProcessContext(ContextFacts):
+    """Handed to every `async def` process as its first argument.
+
+    What it makes are durable operations: await one, or give several to `gather` or `race`. A finished operation is
+    never done again, whatever happens to the program: on the next run the code gets what it got before.
+    """
+
+    def __init__(
+        self, run: Run, effects: LogEffects, support: Support, *, scope: str = "", guard: TaskGuard | None = None
+    ) -> None:
+        super().__init__(run)
+        self._effects, self._support, self._scope = effects, support, scope
+        self._keys = Keys()
+        self._awaited_children: list[str] = []
+        self._guard = guard or TaskGuard()
+
+    @property
+    def guard(self) -> TaskGuard:
+        return self._guard
+
+    def _operation(self, name: str, key: str | None, perform: Callable[[str], Awaitable[R]]) -> Operation[R]:
+        """An operation under its key: the explicit one, or the name and which occurrence of it this is."""
+        if key is not None and not self._keys.explicit(key):
+            raise DuplicateKey(self._scope + key)
+        full = self._scope + (key if key is not None else self._keys.next(name))
+        return Operation(full, lambda: perform(full), self._guard)
+
+    # --- steps ------------------------------------------------------------------------------------------------
+
+    @overload
+    def step(
+        self,
+        function: Callable[..., Awaitable[R]],
+        *args: Any,
+        key: str,
+        retry: RetryPolicy | None = ...,
+        timeout: timedelta | float | None = ...,
+        **kwargs: Any,
+    ) -> Operation[R]: ...
+    @overload
+    def step(
+        self,
+        function: Callable[..., R],
+        *args: Any,
+        key: str,
+        retry: RetryPolicy | None = ...,
+        timeout: timedelta | float | None = ...,
+        **kwargs: Any,
+    ) -> Operation[R]: ...
+    @overload
+    def step(
+        self,
+        function: Callable[..., Awaitable[R]],
+        *args: Any,
+        retry: RetryPolicy,
+        timeout: timedelta | float | None = ...,
+        **kwargs: Any,
+    ) -> Operation[R]: ...
+    @overload
+    def step(
+        self,
+        function: Callable[..., R],
+        *args: Any,
+        retry: RetryPolicy,
+        timeout: timedelta | float | None = ...,
+        **kwargs: Any,
+    ) -> Operation[R]: ...
+    @overload
+    def step(self, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> Operation[R]: ...
+    @overload
+    def step(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Operation[R]: ...
+    def step(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Operation[Any]:
+        """Run a function once and record what it returns; async ones on the loop, plain ones in a thread.
+
+        Its key is its name and occurrence (`draft`, `draft#2`), or `key=`, used once: give one in loops, so that the
+        code can be edited between runs. `retry=Retry(…)` tries again when it raises; `timeout=` bounds each try.
+        Raises StepFailed once its failure is recorded, ReplayMismatch if it was recorded with other arguments.
         """
-        text = canonical.encode(msgspec.to_builtins(payload, str_keys=True, order="deterministic"))
-        receipt: Receipt = await self._registry.execute(
-            AppendEvent(
-                process_id=self.process_id,
-                type=event_type,
-                payload=msgspec.Raw(text),
-                replay_key=key,
-                execution=LeaseRight(self._run.lease.key),
-            )
-        )
-        return receipt.events[0]
+        key, retry, timeout = (kwargs.pop(option, None) for option in ("key", "retry", "timeout"))
+        name = getattr(function, "__name__", type(function).__name__).strip("<>")
+        call, decode = step_call(function, args, kwargs, retry, seconds(timeout), self._support)
 
-    def emit_from_thread(self, event_type: str, payload: Any = None, *, key: str | None = None) -> Event:
-        """The same for a plain `def` process, which runs in a thread."""
-        return asyncio.run_coroutine_threadsafe(self.emit(event_type, payload, key=key), self._loop).result()
+        async def perform(full: str) -> Any:
+            return decode(await self._effects.run_step(msgspec.structs.replace(call, key=full)))
+
+        return self._operation(name, key, perform)
+
+    # --- waits ------------------------------------------------------------------------------------------------
+
+    def sleep(self, duration: timedelta | float, *, key: str | None = None) -> Operation[None]:
+        """Wait so long (a timedelta, or seconds) from when this was first reached, across restarts."""
+        due_in_ms = round((seconds(duration) or 0.0) * 1000)
+        if due_in_ms < 0:
+            raise InvalidOption("duration", duration, "0 or more")
+        return self._operation("sleep", key, lambda full: self._effects.sleep_until(full, due_in_ms))
+
+    def wait(
+        self, signal: Signal[PayloadT], *, timeout: timedelta | float | None = None, key: str | None = None
+    ) -> Operation[PayloadT]:
+        """The next signal of this kind that no other wait has taken, sent before or after this is reached.
+
+        Raises TimeoutError at `timeout` after it was first reached, also across restarts.
+        """
+        within = seconds(timeout)
+        within_ms = None if within is None else round(within * 1000)
+
+        async def perform(full: str) -> PayloadT:
+            payload = await self._effects.wait_signal(full, signal.name, within_ms)
+            if payload is None:
+                raise TimeoutError(f"no signal {signal.name!r} within {within} s")
+            return cast("PayloadT", signal.type.decode(payload))
+
+        return self._operation(f"wait:{signal.name}", key, perform)
+
+    # --- children ---------------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        process: Process[InputT, OutputT],
+        value: InputT | None = None,
+        *,
+        key: str | None = None,
+        parent_end: ParentEnd = "cancel",
+    ) -> Operation[ChildHandle[OutputT]]:
+        """Start a child process; its id is derived from ours, so replay finds the same child.
+
+        `parent_end`: what becomes of it if it is live when this process ends: "cancel", "abandon" (it goes on alone),
+        or "wait" (this process ends only after it).
+        """
+
+        async def perform(full: str) -> ChildHandle[OutputT]:
+            registration = child_registration(self.process_id, full, process, value, parent_end)
+            child_id = await self._effects.start_child(full, registration)
+            if parent_end == "wait":
+                self._awaited_children.append(child_id)
+            return ChildHandle(child_id, lambda: self._result_of(child_id, process))
+
+        return self._operation(f"child:{process.definition.name}", key, perform)
+
+    def _result_of(self, child_id: str, process: Process[Any, OutputT]) -> Operation[OutputT]:
+        async def perform(full: str) -> OutputT:
+            return value_of(child_id, await self._effects.await_child(full, child_id), process)
+
+        return self._operation(f"result:{child_id}", None, perform)
+
+    async def wait_for_children(self) -> None:
+        """Wait for the children that this process may not end before."""
+        for child_id in self._awaited_children:
+            await self._effects.await_child(f"end:{child_id}", child_id)
+
+    # --- several at once --------------------------------------------------------------------------------------
+
+    async def gather(self, *operations: Operation[Any]) -> list[Any]:
+        """Do them at once; their values in order. All of them end; then the first failure (in order) is raised."""
+        return await gather(operations, self._effects.lot, self._guard, self._support)
+
+    async def race(self, *operations: Operation[Any]) -> tuple[int, Any]:
+        """Do operations at once until one has ended: its place and its value. The others are cancelled. Which one it
+        was is recorded, and so the same on replay."""
+        key = self._scope + self._keys.next("race")
+        return await race(key, operations, self._effects, self._guard, self._support)
+
+    async def branches(self, *functions: Callable[[ProcessContext], Coroutine[Any, Any, Any]]) -> list[Any]:
+        """Run several sequences of operations at once, each with a context (and key scope) of its own; their values in
+        order. All of them end; then the first failure, in order, is raised."""
+        name = self._keys.next("branches")
+        contexts = [
+            ProcessContext(
+                self._run, self._effects, self._support, scope=f"{self._scope}{name}[{index}]/", guard=self._guard
+            )
+            for index in range(len(functions))
+        ]
+        for context in contexts:
+            context._awaited_children = self._awaited_children
+        work = [function(context) for function, context in zip(functions, contexts, strict=True)]
+        return await run_branches(work, self._effects.lot, self._guard, self._support)
+
+    # --- the rest ---------------------------------------------------------------------------------------------
+
+    async def emit(self, event_type: str, payload: Any = None, *, key: str | None = None) -> Event:
+        """Append an event of your own type to this process's log, durably, once: replay does not repeat it."""
+        text = canonical.encode(msgspec.to_builtins(payload, str_keys=True, order="deterministic"))
+        full = self._scope + (key if key is not None else self._keys.next(f"event:{event_type}"))
+        return await self._effects.emit(full, event_type, msgspec.Raw(text))
+
+    def now(self) -> Operation[datetime]:
+        """The time (UTC), as it was when this was first reached."""
+
+        async def perform(full: str) -> datetime:
+            made = await self._effects.record_value(full, lambda: str(self._support.clock.now().wall_ms).encode())
+            return datetime.fromtimestamp(int(bytes(made)) / 1000, UTC)
+
+        return self._operation("now", None, perform)
+
+    def uuid(self) -> Operation[UUID]:
+        """A new UUID, the same ever after."""
+
+        async def perform(full: str) -> UUID:
+            made = await self._effects.record_value(
+                full, lambda: msgspec.json.encode(UUID(int=int(self._support.ids.fraction() * 2**122), version=4))
+            )
+            return UUID(msgspec.json.decode(made))
+
+        return self._operation("uuid", None, perform)
+
+    def random(self) -> Operation[float]:
+        """A random number in [0, 1), the same ever after."""
+
+        async def perform(full: str) -> float:
+            made = await self._effects.record_value(full, lambda: msgspec.json.encode(self._support.ids.fraction()))
+            return float(msgspec.json.decode(made))
+
+        return self._operation("random", None, perform)
+
+    async def version(self, change_id: str, newest: int = 2) -> int:
+        """Which version of a change to the code this process follows: `newest`, or 1 if it had passed this point
+        before the change was made. Recorded once, so it is the same ever after."""
+        return await self._effects.mark_version(self._scope + change_id, newest)
+
+
+def seconds(duration: timedelta | float | None) -> float | None:
+    return duration.total_seconds() if isinstance(duration, timedelta) else duration
+
+
+__all__ = ["ContextFacts", "ProcessContext", "seconds"]

@@ -1,42 +1,35 @@
-"""Runs Python functions: `async def` on the event loop, plain `def` in a thread."""
+"""Runs Python functions: `async def` on the event loop, plain `def` in a thread, both over the journal."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Collection, Coroutine
-from dataclasses import dataclass
+import functools
+from collections.abc import Collection, Coroutine
 from typing import Any
 
 import msgspec
 
-from perdure.contract.ports import Run
-from perdure.contract.registry import Registry
+from perdure.contract.ports import Run, Suspended
+from perdure.engines.python.code import PythonCode
 from perdure.engines.python.context import ProcessContext
-from perdure.errors import InvalidDefinition
+from perdure.engines.python.journal import Journal
+from perdure.engines.python.log_effects import LogEffects
+from perdure.engines.python.support import Support
+from perdure.engines.python.sync_context import SyncContext
+from perdure.model.events import Event
 from perdure.model.registration import Definition
-from perdure.values import ValueType
 
-InThread = Callable[[Callable[[], Any]], "asyncio.Future[Any]"]
-
-
-@dataclass(frozen=True, slots=True)
-class PythonCode:
-    """The function of one definition and the types at its two ends; `input` is None if it takes no value."""
-
-    function: Callable[..., Any]
-    is_async: bool
-    input: ValueType[Any] | None
-    output: ValueType[Any]
+JOURNAL_PAGE = 1_000
 
 
 class PythonEngine:
-    """An engine over a table of functions. `in_thread` does blocking work on a pool that is the host's own."""
+    """An engine over a table of functions. Its coroutines raise Suspended when the process's row was suspended."""
 
     kind = "python"
 
-    def __init__(self, registry: Registry, in_thread: InThread, codes: dict[Definition, PythonCode]) -> None:
-        self._registry, self._in_thread, self._codes = registry, in_thread, codes
+    def __init__(self, support: Support, codes: dict[Definition, PythonCode]) -> None:
+        self._support, self._codes = support, codes
 
     @property
     def definitions(self) -> Collection[Definition]:
@@ -44,41 +37,66 @@ class PythonEngine:
 
     def prepare(self, run: Run) -> Coroutine[Any, Any, msgspec.Raw]:
         code = self._codes[run.record.registration.definition]
-        arguments: tuple[Any, ...] = (ProcessContext(run, self._registry),)
+        arguments: tuple[Any, ...] = ()
         if code.input is not None:
-            arguments += (code.input.decode(run.record.registration.input),)
-        return self._run(code, arguments) if code.is_async else self._run_in_thread(code, arguments, run)
+            arguments = (code.input.decode(run.record.registration.input),)
+        run.on_stop(lambda: False)  # until the journal is read nobody knows where the code is to be told
+        return self._run(code, arguments, run)
 
-    async def _run(self, code: PythonCode, arguments: tuple[Any, ...]) -> msgspec.Raw:
-        return msgspec.Raw(code.output.encode(await code.function(*arguments)))
+    async def _run(self, code: PythonCode, arguments: tuple[Any, ...], run: Run) -> msgspec.Raw:
+        effects = LogEffects(run, await self._journal(run), self._support)
+        run.on_stop(effects.told_to_stop)
+        context = ProcessContext(run, effects, self._support)
+        task = asyncio.current_task()
+        assert task is not None
+        context.guard.admit(task)
+        effects.interrupts(task)
+        if code.is_async:
+            value = await code.function(context, *arguments)
+        else:
+            value = await self._in_thread(code, SyncContext(run, context), arguments, run)
+        if effects.lot.suspended:  # the code swallowed it; the row is suspended all the same
+            raise Suspended
+        await context.wait_for_children()
+        return msgspec.Raw(code.output.encode(value))
 
-    async def _run_in_thread(self, code: PythonCode, arguments: tuple[Any, ...], run: Run) -> msgspec.Raw:
-        """A thread can't be interrupted: when told to stop, the code sees it by `ctx.check_cancelled()`.
+    async def _journal(self, run: Run) -> Journal:
+        """What the log says so far. At the first start nothing but that start is in it."""
+        state = run.record.state
+        if state.last_sequence == 1 and state.attempt == 1:
+            return Journal()
+        events: list[Event] = []
+        more = True
+        while more:
+            after = events[-1].sequence if events else 0
+            page = await self._support.registry.events_after(run.record.id, after, JOURNAL_PAGE)
+            events += page.events
+            more = page.more
+        return Journal(events, state.failures)
 
-        Its end is waited for, and its answer to the request is what it raises or returns.
-        """
-        context = contextvars.copy_context()
-        working = self._in_thread(lambda: context.run(code.function, *arguments))
-        told: asyncio.CancelledError | None = None
+    async def _in_thread(self, code: PythonCode, context: SyncContext, arguments: tuple[Any, ...], run: Run) -> Any:
+        """A thread can't be interrupted: told to stop, the code sees it at its next operation, or by
+        `ctx.check_cancelled()`. Its end is waited for, and its answer is what it raises or returns."""
+        copied = contextvars.copy_context()
+        working = self._support.in_thread(functools.partial(copied.run, _called, code, context, arguments))
+        told = False
         while not working.done():
             try:
                 await asyncio.shield(working)
-            except asyncio.CancelledError as cancelled:
-                if told is not None or run.cancel_reason is None:
+            except asyncio.CancelledError:
+                if told or run.cancel_reason is None:
                     raise  # told twice: the bound for ending has passed, or the loop is going down
-                told = cancelled
-            except Exception:  # raised below, by result()
-                break
-        if working.cancelled():
-            raise asyncio.CancelledError(run.cancel_reason)
-        return msgspec.Raw(code.output.encode(working.result()))
+                told = True
+                context.interrupt()
+        value, error = working.result()
+        if error is not None:
+            raise error
+        return value
 
 
-def code_of(
-    function: Callable[..., Any], name: str, input_type: ValueType[Any] | None, output_type: ValueType[Any]
-) -> PythonCode:
-    if asyncio.iscoroutinefunction(function):
-        return PythonCode(function, True, input_type, output_type)
-    if not callable(function):
-        raise InvalidDefinition(name, f"{function!r} is not a function")
-    return PythonCode(function, False, input_type, output_type)
+def _called(code: PythonCode, context: SyncContext, arguments: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
+    """What the code returned or raised, as values: a future does not carry every kind of exception as it is."""
+    try:
+        return code.function(context, *arguments), None
+    except (Exception, asyncio.CancelledError, Suspended) as error:
+        return None, error

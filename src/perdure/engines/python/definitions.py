@@ -5,11 +5,15 @@ from __future__ import annotations
 import inspect
 import math
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
-from perdure.engines.python.engine import PythonCode, code_of
+import msgspec
+
+from perdure.canonical import encode
+from perdure.engines.python.code import PythonCode, code_of
+from perdure.engines.python.signals import Signal
 from perdure.errors import InvalidDefinition, InvalidOption
 from perdure.model.registration import Definition, Recovery, RetryPolicy
 from perdure.values import ValueType, value_type
@@ -68,12 +72,15 @@ class Process(Generic[InputT, OutputT]):
         queue: str,
         input_type: ValueType[Any] | None,
         output_type: ValueType[Any],
+        signals: Sequence[Signal[Any]] = (),
     ) -> None:
         self.function = function
         self.definition = Definition("python", name, version)
         self.recovery: Recovery = recovery
         self.retry, self.max_deaths, self.timeout_ms, self.queue = retry, max_deaths, timeout_ms, queue
         self.input_type, self.output_type = input_type, output_type
+        self.signals = tuple(signals)
+        self.signal_schemas = {signal.name: msgspec.Raw(encode(signal.type.json_schema())) for signal in self.signals}
         self.code: PythonCode = code_of(function, name, input_type, output_type)
         self.__name__ = name
         self.__doc__ = function.__doc__
@@ -99,6 +106,7 @@ def define(
     max_deaths: int | None,
     timeout: timedelta | None,
     queue: str,
+    signals: Sequence[Signal[Any]] = (),
 ) -> Process[Any, Any]:
     """Read the function's signature and make its definition; everything wrong with it is said now, at import."""
     name = name or str(getattr(function, "__name__", "process"))
@@ -130,6 +138,7 @@ def define(
         queue=queue,
         input_type=input_type,
         output_type=value_type(hints.get("return", Any), definition=name),
+        signals=(*signals, *(s for s in signals_used(function) if s.name not in {given.name for given in signals})),
     )
 
 
@@ -140,3 +149,19 @@ def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
         raise InvalidDefinition(
             name, f"an annotation can't be resolved: {error}. Define the types at module level."
         ) from error
+
+
+def signals_used(function: Callable[..., Any]) -> tuple[Signal[Any], ...]:
+    """The signals that a function's code names: module-level ones and those of enclosing functions."""
+    found: dict[str, Signal[Any]] = {}
+    codes = [function.__code__] if hasattr(function, "__code__") else []
+    closure = inspect.getclosurevars(function).nonlocals if codes else {}
+    names = {**getattr(function, "__globals__", {}), **closure}
+    while codes:
+        code = codes.pop()
+        codes += [constant for constant in code.co_consts if inspect.iscode(constant)]
+        for name in (*code.co_names, *code.co_freevars):
+            value = names.get(name)
+            if isinstance(value, Signal):
+                found[value.name] = value
+    return tuple(found.values())

@@ -1,0 +1,79 @@
+"""Children: processes started by a process, with ids derived from its own."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from perdure.engines.python.definitions import Process
+from perdure.engines.python.operations import Operation
+from perdure.errors import InvalidOption, ProcessAbandoned, ProcessCancelled, ProcessFailed
+from perdure.model.outcomes import Abandoned, Cancelled, Completed, Failed, Outcome
+from perdure.model.registration import NULL, PARENT_ENDS, ParentEnd, Registration
+
+ResultT = TypeVar("ResultT")
+
+LONGEST_ID = 200
+_NOT_IN_IDS = re.compile(r"[^A-Za-z0-9._:@+-]")
+
+
+class ChildHandle(Generic[ResultT]):
+    """A child of this process."""
+
+    def __init__(self, id: str, result: Callable[[], Operation[ResultT]]) -> None:
+        self.id, self._result = id, result
+
+    def result(self) -> Operation[ResultT]:
+        """The value it returned, once it has. Raises ProcessFailed, ProcessCancelled or ProcessAbandoned."""
+        return self._result()
+
+    def __repr__(self) -> str:
+        return f"<child {self.id}>"
+
+
+def child_id(parent_id: str, key: str) -> str:
+    """Derived from the parent's id and the operation's key; shortened by a digest where it would be too long."""
+    plain = f"{parent_id}:{_NOT_IN_IDS.sub('.', key.removeprefix('child:'))}"
+    if len(plain) <= LONGEST_ID and "#" not in key and "/" not in key:
+        return plain
+    digest = hashlib.sha256(f"{parent_id}\x1f{key}".encode()).hexdigest()[:16]
+    return f"{plain[: LONGEST_ID - 17]}.{digest}"
+
+
+def child_registration(
+    parent_id: str, key: str, process: Process[Any, Any], value: Any, parent_end: ParentEnd
+) -> Registration:
+    if parent_end not in PARENT_ENDS:
+        raise InvalidOption("parent_end", parent_end, "'cancel', 'abandon' or 'wait'")
+    if process.input_type is None and value is not None:
+        raise InvalidOption("value", value, f"none: {process.definition.name} takes no input")
+    return Registration(
+        id=child_id(parent_id, key),
+        definition=process.definition,
+        recovery=process.recovery,
+        input=NULL if process.input_type is None else msgspec.Raw(process.input_type.encode(value)),
+        retry=process.retry,
+        max_deaths=process.max_deaths,
+        deadline_ms=process.timeout_ms,
+        queue=process.queue,
+        signals=process.signal_schemas,
+        parent=parent_id,
+        parent_end=parent_end,
+    )
+
+
+def value_of(child: str, outcome: Outcome, process: Process[Any, ResultT]) -> ResultT:
+    """The child's value, or the error that says how it ended."""
+    match outcome:
+        case Completed(value):
+            return process.output_type.decode(value)  # type: ignore[no-any-return]
+        case Failed(error):
+            raise ProcessFailed(child, outcome, f"{error.type}: {error.message}")
+        case Cancelled(reason, by):
+            raise ProcessCancelled(child, outcome, f"{reason} (asked by {by})" if by else reason)
+        case Abandoned(evidence):
+            raise ProcessAbandoned(child, outcome, f"{evidence.writer}: {evidence.proof}")

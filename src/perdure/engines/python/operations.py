@@ -1,0 +1,90 @@
+"""Durable operations as objects: made in the order the code asks for them, done when they are awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Generic, TypeVar
+
+from perdure.errors import MisusedOperation
+
+T = TypeVar("T")
+
+
+class Operation(Generic[T]):
+    """One durable operation of a process: a step, a wait, a child's result. Await it, or give it to gather or race.
+
+    Its key is fixed when it is made, so what finishes first changes nothing. It is done at most once.
+    """
+
+    def __init__(self, key: str, perform: Callable[[], Awaitable[T]], guard: TaskGuard) -> None:
+        self.key, self._perform, self._guard = key, perform, guard
+        self._begun = False
+
+    def __await__(self) -> Generator[Any, None, T]:
+        self._guard.check(self.key)
+        return self.run().__await__()
+
+    async def run(self) -> T:
+        """Do it, in a task that the context knows of."""
+        if self._begun:
+            raise MisusedOperation(
+                f"operation {self.key!r} is awaited twice. Keep its value, or make a new operation.", key=self.key
+            )
+        self._begun = True
+        return await self._perform()
+
+    def __repr__(self) -> str:
+        return f"<durable operation {self.key}>"
+
+
+class TaskGuard:
+    """Knows the tasks in which a process's code may await durable operations: its own, and those the context starts."""
+
+    def __init__(self) -> None:
+        self._known: set[asyncio.Task[Any]] = set()
+
+    def admit(self, task: asyncio.Task[Any]) -> None:
+        self._known.add(task)
+        task.add_done_callback(self._known.discard)
+
+    def check(self, key: str) -> None:
+        task = asyncio.current_task()
+        if task not in self._known:
+            raise MisusedOperation(
+                f"operation {key!r} is awaited in a task of its own making: its order could not be replayed. Use "
+                "ctx.gather, ctx.race or ctx.branches instead of asyncio tasks.",
+                key=key,
+            )
+
+
+def check_operations(operations: tuple[object, ...], where: str) -> None:
+    """Refuse anything but operations, with the fix."""
+    for operation in operations:
+        if isinstance(operation, Operation):
+            continue
+        if asyncio.iscoroutine(operation):
+            operation.close()
+        raise MisusedOperation(
+            f"ctx.{where} takes durable operations, not {type(operation).__name__}. Give it ctx.step(function, …), "
+            "ctx.wait(…), ctx.sleep(…) or child.result(); for several in a row use ctx.branches(function, …)."
+        )
+
+
+class Keys:
+    """Gives operations their keys: a name, then `name#2`, `name#3`, or an explicit one, used once."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._explicit: set[str] = set()
+
+    def next(self, name: str) -> str:
+        count = self._counts[name] = self._counts.get(name, 0) + 1
+        return name if count == 1 else f"{name}#{count}"
+
+    def explicit(self, key: str) -> bool:
+        """Whether this key is used for the first time."""
+        if key in self._explicit:
+            return False
+        self._explicit.add(key)
+        return True

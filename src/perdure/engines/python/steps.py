@@ -1,0 +1,70 @@
+"""Steps: a function, its arguments and its result type, as one call that can be recorded."""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from perdure import canonical
+from perdure.engines.python.effects import StepCall
+from perdure.engines.python.support import Support
+from perdure.errors import InvalidPayload, MisusedOperation
+from perdure.model.registration import RetryPolicy
+from perdure.values import ValueType, value_type
+
+ARGUMENT_LIMITS = canonical.Limits(max_bytes=64 * 1024)
+
+
+def step_call(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    retry: RetryPolicy | None,
+    timeout_s: float | None,
+    support: Support,
+) -> tuple[StepCall, Callable[[msgspec.Raw], Any]]:
+    """The call (its key still to be given), and what makes its value from what was recorded."""
+    if not callable(function):
+        raise MisusedOperation(f"ctx.step takes a function and its arguments, not {function!r}: ctx.step(draft, page)")
+    output = result_type(function)
+    bound = functools.partial(function, *args, **kwargs)
+    if inspect.iscoroutinefunction(function):
+
+        async def code() -> bytes:
+            return output.encode(await bound())
+
+    else:
+
+        async def code() -> bytes:
+            context = contextvars.copy_context()
+            return output.encode(await support.in_thread(functools.partial(context.run, bound)))
+
+    return StepCall("", recorded_arguments(args, kwargs), code, retry, timeout_s), output.decode
+
+
+@lru_cache(maxsize=4_096)
+def result_type(function: Callable[..., Any]) -> ValueType[Any]:
+    """The type of a step's result, from its annotation; anything JSON can hold where it has none."""
+    try:
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError):
+        hints = {}
+    return value_type(hints.get("return", Any), definition=getattr(function, "__name__", "step"))
+
+
+def recorded_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | None:
+    """The arguments as canonical JSON, or None if they have none that is small enough to be kept."""
+    if not args and not kwargs:
+        return b"[]"
+    try:
+        plain = msgspec.to_builtins([*args, kwargs] if kwargs else list(args), str_keys=True, order="deterministic")
+        return canonical.encode(plain, limits=ARGUMENT_LIMITS)
+    except (TypeError, ValueError, InvalidPayload, msgspec.MsgspecError, RecursionError):
+        return None
