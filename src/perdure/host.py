@@ -51,8 +51,8 @@ from perdure.runtime.driver import ProcessWorkDriver
 from perdure.runtime.hub import ChangeHub
 from perdure.runtime.options import WorkerOptions
 from perdure.runtime.spawner import LoopSpawner, Spawner
-from perdure.runtime.watch import SinkPump, watch
-from perdure.runtime.worker import Drained, DurableProcessWorker, log_fault
+from perdure.runtime.watch import SinkPump, log_fault, watch
+from perdure.runtime.worker import Drained, DurableProcessWorker
 from perdure.transitions.commands import (
     ClaimReceipt,
     Complete,

@@ -16,9 +16,9 @@ from perdure.model.registration import Definition
 
 
 class DeferredRow(msgspec.Struct, frozen=True):
-    """A row that was due and not admitted, and why."""
+    """A row that was due and not admitted, and why. Without an id: whatever rows may be due."""
 
-    process_id: str
+    process_id: str | None
     reason: Literal["busy", "unknown_definition", "no_permit", "submit_failed", "refused"]
     detail: str = ""
 

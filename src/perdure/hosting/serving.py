@@ -86,31 +86,34 @@ class Serving:
     # --- what has happened ------------------------------------------------------------------------------------
 
     def _committed(self, receipts: Sequence[AnyReceipt]) -> None:
-        """Find the next due time among what was just committed; what a claim took is nobody's any more."""
+        """Note when what was just committed falls due; what a claim took falls due when its lease would lapse."""
         if self.worker is None:
             return
-        claimed: set[str] | None = None
+        claimed = {c.record.id: c.lease for r in receipts if isinstance(r, ClaimReceipt) for c in r.claimed}
+        for lease in claimed.values():
+            self._due_at(lease.expires_at_ms)
+            break  # one claim, one expiry
         for receipt in receipts:
-            if not isinstance(receipt, Receipt):
-                continue
-            state = receipt.record.state
-            given_back = receipt.lease if receipt.lease is not None and receipt.lease.released else None
-            if state.status == "running" and given_back is None:
-                continue
-            if state.outcome is not None and state.settle_due_at_ms is None:
-                continue
-            if claimed is None:
-                claimed = {c.record.id for r in receipts if isinstance(r, ClaimReceipt) for c in r.claimed}
-            if receipt.process_id in claimed:
-                continue
-            if state.outcome is None and not self.worker.knows(receipt.record.registration.definition):
-                continue
+            if isinstance(receipt, Receipt) and receipt.process_id not in claimed:
+                self._note(self.worker, receipt)
+
+    def _note(self, worker: DurableProcessWorker, receipt: Receipt) -> None:
+        state = receipt.record.state
+        given_back = receipt.lease is not None and receipt.lease.released
+        if state.outcome is not None:
+            if state.settle_due_at_ms is not None:
+                self._due_at(state.settle_due_at_ms)
+        elif (given_back or state.status != "running") and worker.knows(receipt.record.registration.definition):
             p = project(receipt.record)
-            hold_ms = given_back.expires_at_ms if given_back is not None else None
-            for due_ms in (p.ready_at_ms, p.deadline_at_ms, p.settle_at_ms, hold_ms):
-                if due_ms is not None and (self._next_due_ms is None or due_ms < self._next_due_ms):
-                    self._next_due_ms = due_ms
-                    self._wake.set()
+            hold_ms = receipt.lease.expires_at_ms if receipt.lease is not None and given_back else None
+            for due_ms in (p.ready_at_ms, p.deadline_at_ms, hold_ms):
+                if due_ms is not None:
+                    self._due_at(due_ms)
+
+    def _due_at(self, due_ms: int) -> None:
+        if self._next_due_ms is None or due_ms < self._next_due_ms:
+            self._next_due_ms = due_ms
+            self._wake.set()
 
     def _hint(self) -> None:
         self._hinted = True

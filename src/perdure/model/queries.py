@@ -35,7 +35,7 @@ class EventPage(msgspec.Struct, frozen=True, gc=False):
 class Explanation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Why a process is not running, or who runs it.
 
-    `verdict` is one word for programs: ready, running, delayed, waiting, leased_elsewhere, recovering,
+    `verdict` is one word for programs: ready, running, delayed, waiting, recovering,
     needs_abandon, external, admitted, departed, ended, unknown_definition. `because` are facts in sentences,
     `you_can` are the commands that would change it.
     """

@@ -8,14 +8,15 @@ import msgspec
 
 from perdure.contract.ports import AdmissionReport, Attach, EventSink, RunHandle
 from perdure.contract.registry import Registry
-from perdure.errors import CallerDeparted
+from perdure.errors import CallerDeparted, NoLongerRetained
 from perdure.model.events import Event
-from perdure.model.outcomes import ProcessAwaitOutput
+from perdure.model.outcomes import ProcessAwaitOutput, RetainedNoLonger
 from perdure.runtime.awaiter import Awaiter
 from perdure.runtime.hub import ChangeHub
 from perdure.runtime.permits import giving_back_permit
 from perdure.runtime.spawner import LoopSpawner, Spawner
 from perdure.runtime.watch import SinkPump, watch
+from perdure.runtime.worker import DurableProcessWorker
 
 
 class Intake:
@@ -78,6 +79,8 @@ class ProcessWorkDriver:
         hub = ChangeHub()
         self._pump = SinkPump(sink, self._spawner) if sink is not None else None
         watch(registry, hub, self._pump)
+        if self._pump is not None and isinstance(run_handle, DurableProcessWorker):
+            run_handle.report_to(self._pump.report)
         self._assemble(registry, hub, run_handle)
 
     def _assemble(self, registry: Registry, hub: ChangeHub, run_handle: RunHandle) -> None:
@@ -136,19 +139,31 @@ class ProcessWorkDriver:
         CallerDeparted, the store's error, or the attach's own error for a row that its engine serves.
         """
         async with giving_back_permit():
-            attach = self._attach
-            if attach is None:
+            if self._attach is None:
                 return await self._awaiter.await_terminal(process_id, live_at=live_at)
-            record = await self._registry.get(process_id)
-            while record.outcome is None and record.status != "caller_departed":
-                if attach.serves(record):
-                    return await attach.await_terminal(process_id)
-                if record.registration.recovery == "externally_owned" or record.state.started is not None:
-                    return await self._awaiter.await_terminal(process_id)
-                record = await self._awaiter.await_change(process_id, record)
-            if record.outcome is None:
-                raise CallerDeparted(process_id)
-            return record.outcome
+            try:
+                return await self._await_with(self._attach, process_id)
+            except NoLongerRetained as pruned:
+                return RetainedNoLonger(pruned.status, pruned.pruned_at_ms)
+
+    async def _await_with(self, attach: Attach, process_id: str) -> ProcessAwaitOutput:
+        """The engine's wait for a row it serves; for one that may still be admitted to it, first the admission."""
+        record = await self._registry.get(process_id)
+        while record.outcome is None and record.status != "caller_departed":
+            if attach.serves(record):
+                return await attach.await_terminal(process_id)
+            if record.registration.recovery == "externally_owned" or record.state.started is not None:
+                return await self._awaiter.await_terminal(process_id)
+            record = await self._awaiter.await_change(process_id, record)
+        if record.outcome is None:
+            raise CallerDeparted(process_id)
+        return record.outcome
+
+    async def flush(self, within_s: float) -> None:
+        """Give the sink so long to take what waits for it, then stop giving it more."""
+        if self._pump is not None:
+            await self._pump.flush(within_s)
+            self._pump.stop()
 
     async def await_event(self, process_id: str, event_type: str, after_sequence: int = 0) -> Event:
         """The first event of that type past the sequence, an old one at once.

@@ -21,6 +21,12 @@ SINK_BOUND_S = 5.0
 SINK_BACKLOG = 100_000
 
 
+def log_fault(fault: WorkerFault) -> None:
+    """Where faults go in any case."""
+    detail = f"\n{fault.detail}" if fault.detail else ""
+    logger.error("%s: %s [%s]%s", fault.kind, fault.message, fault.process_id or "-", detail)
+
+
 def watch(registry: Registry, hub: ChangeHub, pump: SinkPump | None = None) -> Callable[[], None]:
     """Publish every commit of this registry to the hub, and its events to the pump. Returns what ends it."""
 
@@ -71,7 +77,7 @@ class SinkPump:
 
     def report(self, fault: WorkerFault) -> None:
         """Send a fault to the sink if it takes faults; it is logged in any case."""
-        logger.error("%s: %s%s", fault.kind, fault.message, f"\n{fault.detail}" if fault.detail else "")
+        log_fault(fault)
         if hasattr(self._sink, "report"):
             self._enqueue(fault)
 

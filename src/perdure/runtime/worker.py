@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Literal
@@ -23,6 +22,7 @@ from perdure.runtime.passes import settle_due
 from perdure.runtime.run import ActiveRun
 from perdure.runtime.runner import Runner
 from perdure.runtime.spawner import LoopSpawner, Spawner
+from perdure.runtime.watch import log_fault
 from perdure.transitions.commands import AnyReceipt, ClaimNext, ClaimReceipt
 from perdure.transitions.projection import lane
 
@@ -68,7 +68,7 @@ class DurableProcessWorker:
         self.options = options or WorkerOptions()
         self._clock, self._ids = clock or SystemClock(), ids or SystemIds()
         self._spawner = spawner or LoopSpawner()
-        self._report, self._moments = report or log_fault, moments or NoMoments()
+        self._report_to, self._moments = report or log_fault, moments or NoMoments()
         self.owner = Owner(name, self._ids.token())
         self._runner = Runner(
             registry, engines, self.owner, self.options, self._clock, self._ids, self._spawner, self._report,
@@ -81,6 +81,9 @@ class DurableProcessWorker:
         self._starting = 0
         self._all_started = asyncio.Event()
         self._state: Literal["new", "serving", "draining", "stopped"] = "new"
+
+    def _report(self, fault: WorkerFault) -> None:
+        self._report_to(fault)
 
     # --- surface ----------------------------------------------------------------------------------------------
 
@@ -102,6 +105,10 @@ class DurableProcessWorker:
 
     def knows(self, definition: Definition) -> bool:
         return any(definition in engine.definitions for engine in self._engines)
+
+    def report_to(self, report: Callable[[WorkerFault], None]) -> None:
+        """Have faults reported there from now on; a driver with a sink does it for its worker."""
+        self._report_to = report
 
     async def start(self) -> None:
         """Enrol as an owner and begin to keep leases. Driving does it if it wasn't done."""
@@ -125,7 +132,7 @@ class DurableProcessWorker:
         if self._state != "serving" or self.free_permits == 0:
             self._more = self._state == "serving"
             held = f"{self._runner.permits.held} of {self._runner.permits.limit} are held"
-            deferred = (DeferredRow("*", "no_permit", held),)
+            deferred = (DeferredRow(None, "no_permit", held),)
         else:
             claims = await self._claim()
             deferred = tuple(
@@ -291,12 +298,6 @@ class DurableProcessWorker:
         busy = self._claiming is not None and not self._claiming.done()
         if self._more and self._state == "serving" and not busy and self.free_permits:
             self._start_claim()
-
-
-def log_fault(fault: WorkerFault) -> None:
-    """Where faults go when nobody else takes them."""
-    detail = f"\n{fault.detail}" if fault.detail else ""
-    logging.getLogger("perdure").error("%s: %s [%s]%s", fault.kind, fault.message, fault.process_id or "-", detail)
 
 
 def _became(run: ActiveRun) -> Literal["finished", "released", "abandoned", "lost"]:

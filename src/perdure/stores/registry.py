@@ -51,11 +51,11 @@ LARGEST_CLAIM = 10_000
 class _Row(RowWrite):
     """One row while a transaction decides about it: what it will be, and what of that is not persisted yet."""
 
-    __slots__ = ("changed", "lease_changed", "said")
+    __slots__ = ("changed", "lease_changed", "said", "touched")
 
     def __init__(self, key: int, record: ProcessRecord, lease: Lease | None) -> None:
         super().__init__(key, record, lease)
-        self.changed = self.lease_changed = False
+        self.changed = self.lease_changed = self.touched = False
         self.said: list[Event] = []
 
     def say(self, facts: Sequence[AnyFact], now: Moment, replay_key: str | None, command: RowCommand | None) -> None:
@@ -133,7 +133,7 @@ class Transaction:
             assert decision.base is not None, "only a registration makes a row"
             row = self._loaded[command.process_id] = _Row(0, decision.base, None)
             row.changed = True
-            self._touched.append(row)
+            self._touch(row)
         return self._do(row, command, decision)
 
     def _do(self, row: _Row, command: RowCommand, decision: Decision) -> Result:
@@ -151,14 +151,17 @@ class Transaction:
             self._touch(row)
             row.hold(lease.lease)
         elif isinstance(lease, Drop) and row.lease is not None:
+            self._touch(row)
             row.hold(None)
         return Receipt(command.process_id, decision.answer, row.record, events, row.lease, bool(decision.replayed))
 
     def _touch(self, row: _Row) -> None:
-        if not row.changed and not row.lease_changed:
-            self._touched.append(row)
-            if row.record.state.status != "running" or not is_held(row.lease, self._now):
-                self._spare += 1
+        if row.touched:
+            return
+        row.touched = True
+        self._touched.append(row)
+        if row.key and (row.record.state.status != "running" or not is_held(row.lease, self._now)):
+            self._spare += 1
 
     def _renew(self, command: Renew) -> RenewReceipt | PerdureError:
         if command.ttl_ms <= 0:
@@ -257,7 +260,7 @@ class Transaction:
         if leased:
             await self._rows.save_leases(leased)
         for row in rows:
-            row.changed = row.lease_changed = False
+            row.changed = row.lease_changed = row.touched = False
             row.fresh = []
 
 
