@@ -15,11 +15,11 @@ from perdure.contract.ports import Run
 from perdure.engines.python.branches import gather, race, run_branches
 from perdure.engines.python.children import ChildHandle, child_registration, value_of
 from perdure.engines.python.definitions import Process
+from perdure.engines.python.execution import Execution
 from perdure.engines.python.log_effects import LogEffects
 from perdure.engines.python.operations import Keys, Operation, TaskGuard
 from perdure.engines.python.signals import Signal
 from perdure.engines.python.steps import step_call
-from perdure.engines.python.support import Support
 from perdure.errors import DuplicateKey, InvalidOption
 from perdure.model.events import Event
 from perdure.model.registration import ParentEnd, RetryPolicy
@@ -76,25 +76,32 @@ class ProcessContext(ContextFacts):
     never done again, whatever happens to the program: on the next run the code gets what it got before.
     """
 
-    def __init__(
-        self, run: Run, effects: LogEffects, support: Support, *, scope: str = "", guard: TaskGuard | None = None
-    ) -> None:
-        super().__init__(run)
-        self._effects, self._support, self._scope = effects, support, scope
-        self._keys = Keys()
-        self._awaited_children: list[str] = []
-        self._guard = guard or TaskGuard()
+    def __init__(self, execution: Execution, scope: str = "") -> None:
+        super().__init__(execution.run)
+        self._execution, self._support, self._scope = execution, execution.support, scope
+        self._made_keys: Keys | None = None
+
+    @property
+    def _effects(self) -> LogEffects:
+        return self._execution.effects
 
     @property
     def guard(self) -> TaskGuard:
-        return self._guard
+        """Knows the tasks in which operations may be awaited."""
+        return self._execution.guard
+
+    @property
+    def _keys(self) -> Keys:
+        if self._made_keys is None:
+            self._made_keys = Keys()
+        return self._made_keys
 
     def _operation(self, name: str, key: str | None, perform: Callable[[str], Awaitable[R]]) -> Operation[R]:
         """An operation under its key: the explicit one, or the name and which occurrence of it this is."""
         if key is not None and not self._keys.explicit(key):
             raise DuplicateKey(self._scope + key)
         full = self._scope + (key if key is not None else self._keys.next(name))
-        return Operation(full, lambda: perform(full), self._guard)
+        return Operation(full, lambda: perform(full), self.guard)
 
     # --- steps ------------------------------------------------------------------------------------------------
 
@@ -203,7 +210,7 @@ class ProcessContext(ContextFacts):
             registration = child_registration(self.process_id, full, process, value, parent_end)
             child_id = await self._effects.start_child(full, registration)
             if parent_end == "wait":
-                self._awaited_children.append(child_id)
+                self._execution.awaited_children.append(child_id)
             return ChildHandle(child_id, lambda: self._result_of(child_id, process))
 
         return self._operation(f"child:{process.definition.name}", key, perform)
@@ -214,37 +221,26 @@ class ProcessContext(ContextFacts):
 
         return self._operation(f"result:{child_id}", None, perform)
 
-    async def wait_for_children(self) -> None:
-        """Wait for the children that this process may not end before."""
-        for child_id in self._awaited_children:
-            await self._effects.await_child(f"end:{child_id}", child_id)
-
     # --- several at once --------------------------------------------------------------------------------------
 
     async def gather(self, *operations: Operation[Any]) -> list[Any]:
         """Do them at once; their values in order. All of them end; then the first failure (in order) is raised."""
-        return await gather(operations, self._effects.lot, self._guard, self._support)
+        return await gather(operations, self._effects.lot, self.guard, self._support)
 
     async def race(self, *operations: Operation[Any]) -> tuple[int, Any]:
         """Do operations at once until one has ended: its place and its value. The others are cancelled. Which one it
         was is recorded, and so the same on replay."""
         key = self._scope + self._keys.next("race")
-        return await race(key, operations, self._effects, self._guard, self._support)
+        return await race(key, operations, self._effects, self.guard, self._support)
 
     async def branches(self, *functions: Callable[[ProcessContext], Coroutine[Any, Any, Any]]) -> list[Any]:
         """Run several sequences of operations at once, each with a context (and key scope) of its own; their values in
         order. All of them end; then the first failure, in order, is raised."""
         name = self._keys.next("branches")
-        contexts = [
-            ProcessContext(
-                self._run, self._effects, self._support, scope=f"{self._scope}{name}[{index}]/", guard=self._guard
-            )
-            for index in range(len(functions))
-        ]
-        for context in contexts:
-            context._awaited_children = self._awaited_children
+        scopes = [f"{self._scope}{name}[{index}]/" for index in range(len(functions))]
+        contexts = [ProcessContext(self._execution, scope) for scope in scopes]
         work = [function(context) for function, context in zip(functions, contexts, strict=True)]
-        return await run_branches(work, self._effects.lot, self._guard, self._support)
+        return await run_branches(work, self._effects.lot, self.guard, self._support)
 
     # --- the rest ---------------------------------------------------------------------------------------------
 

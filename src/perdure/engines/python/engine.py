@@ -13,8 +13,8 @@ import msgspec
 from perdure.contract.ports import Run, Suspended
 from perdure.engines.python.code import PythonCode
 from perdure.engines.python.context import ProcessContext
+from perdure.engines.python.execution import Execution
 from perdure.engines.python.journal import Journal
-from perdure.engines.python.log_effects import LogEffects
 from perdure.engines.python.support import Support
 from perdure.engines.python.sync_context import SyncContext
 from perdure.model.events import Event
@@ -40,31 +40,29 @@ class PythonEngine:
         arguments: tuple[Any, ...] = ()
         if code.input is not None:
             arguments = (code.input.decode(run.record.registration.input),)
-        run.on_stop(lambda: False)  # until the journal is read nobody knows where the code is to be told
-        return self._run(code, arguments, run)
+        state = run.record.state
+        fresh = state.last_sequence == 1 and state.attempt == 1  # nothing but this start is in the log
+        if not fresh:
+            run.on_stop(lambda: False)  # until the journal is read nobody knows where the code is to be told
+        return self._run(code, arguments, run, fresh)
 
-    async def _run(self, code: PythonCode, arguments: tuple[Any, ...], run: Run) -> msgspec.Raw:
-        effects = LogEffects(run, await self._journal(run), self._support)
-        run.on_stop(effects.told_to_stop)
-        context = ProcessContext(run, effects, self._support)
+    async def _run(self, code: PythonCode, arguments: tuple[Any, ...], run: Run, fresh: bool) -> msgspec.Raw:
         task = asyncio.current_task()
         assert task is not None
-        context.guard.admit(task)
-        effects.interrupts(task)
+        execution = Execution(run, self._support, None if fresh else await self._journal(run), task)
+        context = ProcessContext(execution)
         if code.is_async:
             value = await code.function(context, *arguments)
         else:
             value = await self._in_thread(code, SyncContext(run, context), arguments, run)
-        if effects.lot.suspended:  # the code swallowed it; the row is suspended all the same
+        if execution.suspended:  # the code swallowed it; the row is suspended all the same
             raise Suspended
-        await context.wait_for_children()
+        if execution.awaited_children:
+            await execution.wait_for_children()
         return msgspec.Raw(code.output.encode(value))
 
     async def _journal(self, run: Run) -> Journal:
-        """What the log says so far. At the first start nothing but that start is in it."""
-        state = run.record.state
-        if state.last_sequence == 1 and state.attempt == 1:
-            return Journal()
+        """What the log says so far."""
         events: list[Event] = []
         more = True
         while more:
@@ -72,7 +70,7 @@ class PythonEngine:
             page = await self._support.registry.events_after(run.record.id, after, JOURNAL_PAGE)
             events += page.events
             more = page.more
-        return Journal(events, state.failures)
+        return Journal(events, run.record.state.failures)
 
     async def _in_thread(self, code: PythonCode, context: SyncContext, arguments: tuple[Any, ...], run: Run) -> Any:
         """A thread can't be interrupted: told to stop, the code sees it at its next operation, or by

@@ -41,8 +41,8 @@ class Operation(Generic[T]):
 class TaskGuard:
     """Knows the tasks in which a process's code may await durable operations: its own, and those the context starts."""
 
-    def __init__(self) -> None:
-        self._known: set[asyncio.Task[Any]] = set()
+    def __init__(self, main: asyncio.Task[Any]) -> None:
+        self._known: set[asyncio.Task[Any]] = {main}
 
     def admit(self, task: asyncio.Task[Any]) -> None:
         self._known.add(task)
