@@ -15,6 +15,7 @@ from perdure.testing.conformance import (
     authority,
     boundary,
     claims,
+    failures,
     leases,
     log,
     pure,
@@ -45,6 +46,7 @@ _MODULES: tuple[tuple[Case, ...], ...] = (
     authority.CASES,
     requests.CASES,
     recovery.CASES,
+    failures.CASES,
     pure.CASES,
 )
 
