@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
@@ -14,8 +14,18 @@ import msgspec
 from perdure import canonical
 from perdure.clock import Clock, SystemClock
 from perdure.contract.moments import Moments
-from perdure.contract.ports import AdmissionReport, EventSink, WorkerFault
+from perdure.contract.ports import AdmissionReport, Engine, EventSink, WorkerFault
 from perdure.contract.registry import Registry
+from perdure.engines.command.engine import CommandEngine
+from perdure.engines.command.request import (
+    DEFAULT_GRACE,
+    DEFAULT_MAX_LINE_BYTES,
+    DEFAULT_MAX_LINES,
+    DEFAULT_MAX_OUTPUT_BYTES,
+    RESULT,
+    CommandResult,
+    command_registration,
+)
 from perdure.engines.python.code import PythonCode
 from perdure.engines.python.context import ProcessContext
 from perdure.engines.python.definitions import Process, define, milliseconds
@@ -80,7 +90,8 @@ class Host:
             run = await host.start(greet, "world", id="greeting-1")
             print(await run.result())
 
-    While it is open it runs what it defines (`work=False`: it only starts, reads and waits). Nothing is opened, and no
+    While it is open it runs what it defines, and commands (`commands=False`: it leaves those to others; `work=False`:
+    it only starts, reads and waits). Nothing is opened, and no
     task or thread started, before `async with` or `open()`. Several hosts in one program don't know of each other.
     """
 
@@ -98,11 +109,12 @@ class Host:
         registry: Registry | None = None,
         moments: Moments | None = None,
         parking: timedelta | float = PARKING_S,
+        commands: bool = True,
     ) -> None:
         self.url, self.options = url, options or WorkerOptions()
         self.name = name or _program_name()
         self._work, self._sink, self._given_registry = work, sink, registry
-        self._moments = moments
+        self._moments, self._commands = moments, commands
         self._parking_s = milliseconds(parking) / 1000
         self._clock, self._ids = clock or SystemClock(), ids or SystemIds()
         self._given_spawner, self._spawner = spawner, spawner or LoopSpawner()
@@ -194,9 +206,11 @@ class Host:
                 registry, self._clock, self._ids, hub.listen, hub.unlisten, self._spawner.spawn,
                 self._spawner.in_thread, self._parking_s,
             )  # fmt: skip
-            engine = PythonEngine(support, self._codes)
+            engines: list[Engine] = [PythonEngine(support, self._codes)]
+            if self._commands:
+                engines.append(CommandEngine(support, self.options.cancel_grace_ms))
             worker = DurableProcessWorker(
-                registry, [engine], name=self.name, options=self.options, clock=self._clock, ids=self._ids,
+                registry, engines, name=self.name, options=self.options, clock=self._clock, ids=self._ids,
                 spawner=self._spawner, report=self._report, moments=self._moments,
             )  # fmt: skip
         driver = ProcessWorkDriver.from_watched(registry, hub, worker or _NoWorker(), spawner=self._spawner)
@@ -418,6 +432,43 @@ class Host:
             identity=None if label is None else Identity(process.name, label),
             signals=process.signal_schemas,
         )
+
+    # --- commands ---------------------------------------------------------------------------------------------
+
+    async def command(
+        self,
+        argv: Sequence[str],
+        *,
+        id: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        grace: timedelta | float = DEFAULT_GRACE,
+        deadline: timedelta | float | None = None,
+        max_lines: int = DEFAULT_MAX_LINES,
+        max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
+        max_output_bytes: int = DEFAULT_MAX_OUTPUT_BYTES,
+        label: str | None = None,
+    ) -> Handle[CommandResult]:
+        """Start a program of the operating system as a process: owner_bound, so it is never run twice.
+
+        `argv` is the program and its arguments, byte for byte; no shell sees them. Its environment is PATH, HOME,
+        LANG, LC_*, TZ and TMPDIR of the worker, and `env`. `cwd` is an absolute path. Told to stop, it gets SIGTERM
+        and, after `grace`, SIGKILL with all that descends from it. Its lines are events `output` of the process, up to
+        the bounds (`max_output_bytes` and `max_lines` for both streams together). See docs/commands.md.
+
+        Raises InvalidPayload for what is no argument or environment (a NUL, say), InvalidOption for options.
+        """
+        serving = self._open
+        registration = command_registration(
+            id or self._ids.process_id(), argv, env=env, cwd=cwd, grace_ms=milliseconds(grace),
+            deadline_ms=None if deadline is None else milliseconds(deadline), max_lines=max_lines,
+            max_line_bytes=max_line_bytes, max_output_bytes=max_output_bytes, label=label,
+        )  # fmt: skip
+        return Handle(serving, registration.id, RESULT, await self._register(serving, registration))
+
+    async def shell(self, text: str, **options: Any) -> Handle[CommandResult]:
+        """Start `/bin/sh -c text`; the options are those of `command`. Whatever is put into the text is run."""
+        return await self.command(["/bin/sh", "-c", text], **options)
 
     # --- processes that others run ----------------------------------------------------------------------------
 

@@ -73,6 +73,8 @@ ALLOWED = (
     ),
     Allowed("perdure/stores/sqlite/*", THREADS, "a connection lives on a thread of its own, owned by the store"),
     Allowed("perdure/cli/*", tuple(PORTS), "the command line is the outside world: it makes the real ports"),
+    Allowed("perdure/engines/command/link.py", ("subprocess.*",), "it is the port of programs: it starts supervisors"),
+    Allowed("perdure/engines/command/supervisor/*", ("time.*",), "a program of its own, outside of every simulation"),
     Allowed("perdure/testing/clock.py", ("asyncio.sleep", "random.*"), "the virtual clock and the seeded ids"),
     Allowed("perdure/testing/tape.py", ("random.*",), "the tape fills itself from a seeded generator"),
 )
