@@ -33,7 +33,8 @@ class Execution:
         if self._effects is None:
             self._effects = LogEffects(self.run, self.journal or Journal(), self.support)
             self.run.on_stop(self._effects.told_to_stop)
-            self._effects.interrupts(self.task)
+            if self.journal is not None:  # at a first start nothing is ever put off: it was interrupted where it was
+                self._effects.interrupts(self.task)
         return self._effects
 
     @property

@@ -184,6 +184,7 @@ async def cancelled_code_cleans_up(kit: Kit) -> None:
             entered.set()
             await asyncio.Event().wait()
         finally:
+            await ctx.emit("cleaned")
             cleaned.set()
         return None
 
@@ -193,11 +194,13 @@ async def cancelled_code_cleans_up(kit: Kit) -> None:
         await kit.cancel("p", "enough", "someone")
 
         async def told() -> bool:
-            kit.clock.advance(0.01)
+            kit.clock.advance(0.001)  # at the pace of the keeper's own thread, so that the lease is kept
             return cleaned.is_set()
 
         await kit.until(told, "the code sees the cancellation by a renewal")
         expect_equal(await ended(host, "p"), Cancelled("enough", "someone"), "the outcome")
+    log = ["process.started", "process.cancel_requested", "cleaned", "process.cancelled"]
+    expect_equal(await kit.types("p"), log, "the log")
 
 
 CASES = (
