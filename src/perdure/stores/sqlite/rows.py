@@ -30,6 +30,7 @@ from perdure.stores.rows import Candidate, EventName, RowWrite, StoredRow
 from perdure.stores.sqlite.queries import BulkStatement, chunks, load_queries
 from perdure.transitions.projection import lane, project, project_lease
 
+MOST_HELD = 4_096
 REGISTRATION_CACHE_BYTES = 32 * 1024 * 1024
 
 _encode = msgspec.json.Encoder().encode
@@ -89,13 +90,18 @@ class SqliteRows:
         self.foreign_position = 0
         """The highest change position that this connection found written by another program."""
         self._position = 0
+        self._held: dict[str, StoredRow] = {}
+        self._written: list[RowWrite] = []
 
     async def begin(self) -> Moment:
         self._begin()
         self._position = 0
+        if self._held and self._one("position") != self.position:
+            self._held.clear()  # another program has written since: what it wrote is in the file only
         now = self._clock.now()
         if now.boot_id != self._boot_id:
             self._connection.execute(self.sql["void_other_boots"], {"boot_id": now.boot_id})
+            self._held.clear()
             self._boot_id = now.boot_id
         return now
 
@@ -108,9 +114,11 @@ class SqliteRows:
         self._pending_registrations.clear()
         if self._position:
             self.position = self._position
+        self._remember()
 
     async def rollback(self) -> None:
         self._pending_registrations.clear()
+        self._written.clear()
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
@@ -122,10 +130,23 @@ class SqliteRows:
         for chunk in chunks(rows):
             self._connection.execute(statement.text(len(chunk)), tuple(chain.from_iterable(chunk)))
 
+    def _remember(self) -> None:
+        """Keep the leased rows as they were just committed: whoever holds a lease is the next to write its row."""
+        for row in self._written:
+            if row.lease is None:
+                self._held.pop(row.record.registration.id, None)
+            elif len(self._held) < MOST_HELD:
+                self._held[row.record.registration.id] = StoredRow(row.key, row.record, row.lease)
+        self._written.clear()
+
     # --- loading ----------------------------------------------------------------------------------------------
 
     async def load(self, process_ids: Collection[str]) -> dict[str, StoredRow | PerdureError]:
-        ids = as_text(list(process_ids))
+        held: dict[str, StoredRow | PerdureError] = {id: self._held[id] for id in process_ids if id in self._held}
+        missing = [id for id in process_ids if id not in held]
+        return {**held, **self._load_stored(as_text(missing))} if missing else held
+
+    def _load_stored(self, ids: str) -> dict[str, StoredRow | PerdureError]:
         try:
             found: Any = _decode_loaded(self._one("load", ids=ids))
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -218,6 +239,7 @@ class SqliteRows:
         self._write("insert_registrations", registrations)
 
     async def save_records(self, rows: Sequence[RowWrite]) -> None:
+        self._written += rows
         written = []
         for change, row in enumerate(rows, self._next_changes(len(rows))):
             state, p = row.record.state, project(row.record)
@@ -238,6 +260,7 @@ class SqliteRows:
         )  # fmt: skip
 
     async def save_leases(self, rows: Sequence[RowWrite]) -> None:
+        self._written += rows
         dropped = [row.key for row in rows if row.lease is None]
         if dropped:
             self._connection.execute(self.sql["drop_leases"], {"rows": as_text(dropped)})

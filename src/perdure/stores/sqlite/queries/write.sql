@@ -127,3 +127,6 @@ SELECT o.identity FROM owners AS o WHERE NOT EXISTS (SELECT 1 FROM leases AS l W
 
 -- name: owners
 SELECT o.identity FROM owners AS o;
+
+-- name: position
+SELECT change FROM store WHERE one = 1;
