@@ -107,7 +107,7 @@ def test_a_suspension_without_a_timer_is_not_due() -> None:
 def test_a_resumption_keeps_the_attempt_and_clears_the_waits() -> None:
     state = state_after(STARTED, ProcessWaiting((TimerWait(5),), 1), ProcessResumed(B, 2, 1, "claim-2"))
     assert (state.status, state.attempt, state.fence, state.waits, state.due_at_ms) == ("running", 1, 2, (), None)
-    assert state.started == Started(B, 2, 1, 4_000, "claim-2")
+    assert state.started == Started(B, 2, 1, 4_000, "claim-2", resumed=True)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ class Started(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     at_ms: int
     claim_id: str
     workflow_key: str | None = None
+    resumed: bool = False
 
 
 class CancelRequest(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -82,7 +82,7 @@ def apply(registration: Registration, state: ProcessState, fact: AnyFact, sequen
             changes = {
                 "status": "running",
                 "fence": max(fact.fence, state.fence),
-                "started": Started(fact.owner, fact.fence, fact.attempt, at_ms, fact.claim_id, fact.workflow_key),
+                "started": Started(fact.owner, fact.fence, fact.attempt, at_ms, fact.claim_id, fact.workflow_key, True),
                 "due_at_ms": None,
                 "waits": (),
             }

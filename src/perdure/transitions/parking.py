@@ -116,7 +116,8 @@ def decide_release(standing: Standing, command: Release, now: Moment) -> Decisio
     if check_key(standing.lease, command.key, now):
         return UNCHANGED
     assert standing.lease is not None
-    if command.not_entered is not None:
+    resumed = record.state.started is not None and record.state.started.resumed  # that added no attempt to take back
+    if command.not_entered is not None and not resumed:
         due_at_ms = now.wall_ms + command.hold_ms
         return applied(StartWithdrawn(command.key.fence, command.not_entered, due_at_ms), lease=DROP)
     return Decision("applied", lease=Put(release(standing.lease, command.hold_ms, now)))

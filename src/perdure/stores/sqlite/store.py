@@ -149,11 +149,11 @@ class SqliteRegistry:
         return [result for part in await asyncio.gather(*parts) for result in part]
 
     def _submit(self, commands: Sequence[Command]) -> asyncio.Future[list[Result]]:
-        self._check()
         """What is submitted in one turn of the loop reaches the writer together: one hand-over, one batch."""
-        future: asyncio.Future[list[Result]] = self._loop.create_future()
         if not self._gathered:
+            self._check()
             self._loop.call_soon(self._hand_over)
+        future: asyncio.Future[list[Result]] = self._loop.create_future()
         self._gathered.append(Entry(commands, future))
         return future
 
