@@ -130,8 +130,8 @@ class CrashAt:
             raise Crash
 
 
-def _crash_case(number: int, moment: MomentName) -> Case:
-    @case(f"E.8{'abcde'[number]}", f"a worker that dies at {moment}: the next one finishes, with one end each")
+def _crash_case(id: str, moment: MomentName) -> Case:
+    @case(id, f"a worker that dies at {moment}: the next one finishes, with one end each")
     async def crash(kit: Kit) -> None:
         await kit.register("again")
         await kit.register("once", recovery="owner_bound")
@@ -172,12 +172,13 @@ async def _finish(kit: Kit) -> None:
             expect_equal(len(ends), 1, f"the number of terminal events in {log}")
 
 
-CRASHES: tuple[MomentName, ...] = (
-    "claim.committed", "run.entered", "run.returned", "end.committed", "renewal.answered",
-)  # fmt: skip
-
-crashes = [_crash_case(number, moment) for number, moment in enumerate(CRASHES)]
+dies_claimed = _crash_case("E.8a", "claim.committed")
+dies_entered = _crash_case("E.8b", "run.entered")
+dies_returned = _crash_case("E.8c", "run.returned")
+dies_ended = _crash_case("E.8d", "end.committed")
+dies_renewing = _crash_case("E.8e", "renewal.answered")
 
 CASES = (
-    drain_with_grace, drain_without_grace, drain_before_entry, cancelled_before_entry, start_while_closing, *crashes,
+    drain_with_grace, drain_without_grace, drain_before_entry, cancelled_before_entry, start_while_closing,
+    dies_claimed, dies_entered, dies_returned, dies_ended, dies_renewing,
 )  # fmt: skip

@@ -217,12 +217,13 @@ async def lost_claim(kit: Kit) -> None:
     plan = script({("ClaimNext", 1): FailAfter(), ("ClaimNext", 2): FailAfter(), ("ClaimNext", 3): FailBefore()})
     async with World(kit, plan=plan, concurrency=3) as world:
         drive = world.spawn(world.driver.claim_and_run_pending("open"))
-        claims = world.registry.calls
-        for count in (1, 2, 3):
-            await kit.until(holds(lambda least=count: claims["ClaimNext"] >= least), "a claim was sent")  # type: ignore[misc]
-            await loop_turns()
-            await elapse(kit, 1)
-        await asyncio.wait({drive})
+
+        async def driven() -> bool:
+            await elapse(kit, 0.01)  # what the worker waits before it asks again
+            return drive.done()
+
+        await kit.until(driven, "the drive is over")
+        expect(world.registry.calls["ClaimNext"] >= 4, "it was asked again until the answer was known")
         for number in range(3):
             await world.ended(f"p-{number}")
         expect_equal(sorted(world.engine.entries), [(f"p-{n}", 1) for n in range(3)], "the entries into the code")

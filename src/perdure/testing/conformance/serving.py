@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from perdure.errors import InfrastructureFailure
@@ -12,7 +11,17 @@ from perdure.model.outcomes import Completed
 from perdure.model.waits import ChildWait
 from perdure.testing.conformance.case import case, expect, expect_equal
 from perdure.testing.conformance.kit import TTL_MS, Kit, raw, registration
-from perdure.testing.conformance.world import Sink, World, elapse, holds, host_over, loop_turns, simulated, soon
+from perdure.testing.conformance.world import (
+    Sink,
+    World,
+    elapse,
+    holds,
+    host_over,
+    loop_seconds,
+    loop_turns,
+    simulated,
+    soon,
+)
 from perdure.testing.faults import Delay, FailBefore, Fault, FaultyRegistry, script
 from perdure.transitions.commands import Register
 from perdure.transitions.fold import SETTLE_GRACE_MS
@@ -144,12 +153,12 @@ async def idle(kit: Kit) -> None:
     async with host:
         await soon((await host.start(work)).outcome())
         await kit.until(holds(lambda: counted.calls["next_due_at_ms"] > 0), "the opening drive is over")
-        await asyncio.sleep(
+        await loop_seconds(
             20 if simulated() else 0.2
         )  # past the lapse of the lease that the opening drive may have seen
         before = dict(counted.calls)
         seconds = 60 if simulated() else 2
-        await asyncio.sleep(seconds)
+        await loop_seconds(seconds)
         made = {verb: count - before.get(verb, 0) for verb, count in counted.calls.items()}
         looks = {verb: count for verb, count in made.items() if count}
         expect(set(looks) <= {"peer_changes", "prove_deaths"}, f"no other calls than looks at peers, found {looks}")

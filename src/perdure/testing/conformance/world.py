@@ -78,6 +78,14 @@ def holds(now: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
     return look
 
 
+async def loop_seconds(seconds: float) -> None:
+    """Let so many seconds of the loop's own time pass: virtual ones in a simulation, else real ones."""
+    loop = asyncio.get_running_loop()
+    passed: asyncio.Future[None] = loop.create_future()
+    loop.call_later(seconds, passed.set_result, None)
+    await passed
+
+
 async def returns(run: Run) -> object:
     """A body that returns its own id."""
     return run.record.id
