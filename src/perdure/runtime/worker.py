@@ -138,7 +138,8 @@ class DurableProcessWorker:
             deferred = tuple(
                 DeferredRow(id, "busy", "an earlier run of it is still cleaning up here") for id in claims.busy
             )
-        next_due_at_ms = await self._registry.next_due_at_ms(self.lanes(), self._registry.now())
+        # After the moment at which this drive began: what fell due since may have been too late for the claim.
+        next_due_at_ms = await self._registry.next_due_at_ms(self.lanes(), now)
         return AdmissionReport("scanned", reason, claims.begun, deferred, ended + claims.ended, next_due_at_ms)
 
     async def _settle(self, now: Moment) -> tuple[str, ...]:

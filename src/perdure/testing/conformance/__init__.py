@@ -15,6 +15,8 @@ from perdure.testing.conformance import (
     authority,
     boundary,
     claims,
+    draining,
+    driving,
     failures,
     leases,
     log,
@@ -22,6 +24,9 @@ from perdure.testing.conformance import (
     recovery,
     registration,
     requests,
+    serving,
+    waiting,
+    watching,
 )
 from perdure.testing.conformance.case import (
     Capability,
@@ -47,6 +52,11 @@ _MODULES: tuple[tuple[Case, ...], ...] = (
     requests.CASES,
     recovery.CASES,
     failures.CASES,
+    waiting.CASES,
+    watching.CASES,
+    driving.CASES,
+    serving.CASES,
+    draining.CASES,
     pure.CASES,
 )
 

@@ -7,13 +7,15 @@ import select
 import signal
 import sys
 import time
-import traceback
-from typing import Literal
 
 from perdure.engines.command.supervisor.descent import descendants, kill_all, send, start_tick
 from perdure.engines.command.supervisor.entry import PR_SET_CHILD_SUBREAPER, PR_SET_NAME, prctl, start_command
 from perdure.engines.command.supervisor.streams import Bounds, Stream
 from perdure.engines.command.supervisor.wire import Mouth, Spec, read_spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the module `typing` costs half as much as everything else here together
+    from typing import Literal
 
 LINGER_S = 1.0
 """How long what the command left behind may take to end by itself, once the command has ended."""
@@ -236,7 +238,9 @@ def main() -> None:
     mouth = Mouth()
     try:
         Supervisor(spec, mouth).run()
-    except Exception:  # a bug: the worker is told; whoever loses its supervisor is killed (PR_SET_PDEATHSIG) or swept
+    except Exception:  # a bug: the worker is told, and kills by their mark what is left then
+        import traceback  # here, as it loads much
+
         mouth.say(b"X", traceback.format_exc().encode("utf-8", "replace"))
         kill_all(os.getpid())
         sys.exit(1)
