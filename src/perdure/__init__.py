@@ -3,6 +3,7 @@
 A process is a row; its append-only log is the truth; the rows that have not ended are the work queue.
 """
 
+from perdure.engines.command.request import CommandResult
 from perdure.engines.python.context import ProcessContext
 from perdure.engines.python.definitions import Process, Retry
 from perdure.engines.python.signals import Signal
@@ -23,8 +24,7 @@ from perdure.runtime.options import WorkerOptions
 __version__ = "0.1.0"
 
 __all__ = [
-    "Abandoned", "Cancelled", "Completed", "Event", "Failed", "Handle", "Host", "PerdureError", "Process",
-    "ProcessAbandoned", "ProcessCancelled", "ProcessContext", "ProcessEnded", "ProcessFailed", "Retry", "Signal",
-    "SyncContext",
-    "WorkerOptions", "__version__",
+    "Abandoned", "Cancelled", "CommandResult", "Completed", "Event", "Failed", "Handle", "Host", "PerdureError",
+    "Process", "ProcessAbandoned", "ProcessCancelled", "ProcessContext", "ProcessEnded", "ProcessFailed", "Retry",
+    "Signal", "SyncContext", "WorkerOptions", "__version__",
 ]  # fmt: skip

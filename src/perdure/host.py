@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import msgspec
 
@@ -72,6 +72,9 @@ from perdure.transitions.commands import (
     Register,
 )
 from perdure.transitions.registering import check_registration
+
+if TYPE_CHECKING:
+    from perdure.hosting.portal import Portal
 
 InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
@@ -259,6 +262,13 @@ class Host:
         if self._stopping is not None:
             self._stopping.set()
 
+    @property
+    def sync(self) -> Portal:
+        """This host for callers without async: `with host.sync as portal:` opens it on a thread of the portal's own."""
+        from perdure.hosting.portal import Portal
+
+        return Portal(self, self._spawner)
+
     def _report(self, fault: WorkerFault) -> None:
         if self._pump is not None:
             self._pump.report(fault)
@@ -444,6 +454,7 @@ class Host:
         cwd: str | None = None,
         grace: timedelta | float = DEFAULT_GRACE,
         deadline: timedelta | float | None = None,
+        queue: str = "default",
         max_lines: int = DEFAULT_MAX_LINES,
         max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
         max_output_bytes: int = DEFAULT_MAX_OUTPUT_BYTES,
@@ -461,8 +472,8 @@ class Host:
         serving = self._open
         registration = command_registration(
             id or self._ids.process_id(), argv, env=env, cwd=cwd, grace_ms=milliseconds(grace),
-            deadline_ms=None if deadline is None else milliseconds(deadline), max_lines=max_lines,
-            max_line_bytes=max_line_bytes, max_output_bytes=max_output_bytes, label=label,
+            deadline_ms=None if deadline is None else milliseconds(deadline), queue=queue,
+            max_lines=max_lines, max_line_bytes=max_line_bytes, max_output_bytes=max_output_bytes, label=label,
         )  # fmt: skip
         return Handle(serving, registration.id, RESULT, await self._register(serving, registration))
 

@@ -40,6 +40,23 @@ os.waitpid(first, 0)
 """A grandchild in a session of its own, whose parent has ended; the command goes on behind it."""
 
 
+RUNS_AWAY = """
+import os, time, signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print('ready', flush=True)
+for _ in range(10):
+    if os.fork() == 0:
+        os.setsid()
+        while os.fork() == 0:
+            time.sleep(0.0005)
+        os._exit(0)
+time.sleep(600)
+"""
+"""Ten descendants, each of which is a new program, with a new parent, twice a millisecond or so."""
+
+IS_A_SUBREAPER = "import ctypes\nctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\n"
+
+
 class Programs:
     """What was seen alive with the mark; zombies have no environment, so they are known by pid and start alone."""
 

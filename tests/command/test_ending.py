@@ -14,8 +14,10 @@ from perdure.host import Host
 from perdure.model.outcomes import Abandoned, Cancelled
 from tests.command.programs import (
     IGNORES_SIGTERM,
+    IS_A_SUBREAPER,
     LEAVES_A_DAEMON,
     PYTHON,
+    RUNS_AWAY,
     SLEEPS,
     Programs,
     events_of,
@@ -33,9 +35,19 @@ from tests.command.programs import (
         (IGNORES_SIGTERM, 0.2),
         (LEAVES_A_DAEMON + SLEEPS, 10.0),
         (LEAVES_A_DAEMON + IGNORES_SIGTERM, 0.2),
+        (IS_A_SUBREAPER + LEAVES_A_DAEMON + IGNORES_SIGTERM, 0.2),
+        (RUNS_AWAY, 0.1),
         (IGNORES_SIGTERM.replace("print", "import os\nos.fork()\nos.fork()\nprint"), 0.2),
     ],
-    ids=["sleeps", "ignores SIGTERM", "has a daemon", "has a daemon and ignores", "has children that ignore"],
+    ids=[
+        "sleeps",
+        "ignores SIGTERM",
+        "has a daemon",
+        "has a daemon and ignores",
+        "is a subreaper too",
+        "runs away",
+        "has children that ignore",
+    ],
 )
 def test_a_cancelled_command_is_gone_with_all_its_descendants_when_its_end_is_written(code: str, grace: float) -> None:
     async def test() -> None:

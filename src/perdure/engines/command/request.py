@@ -67,6 +67,7 @@ def command_registration(
     cwd: str | None,
     grace_ms: int,
     deadline_ms: int | None,
+    queue: str,
     max_lines: int,
     max_line_bytes: int,
     max_output_bytes: int,
@@ -94,6 +95,7 @@ def command_registration(
         recovery="owner_bound",
         input=msgspec.Raw(canonical.encode(fields)),  # refuses NUL and lone surrogates, with their path
         deadline_ms=deadline_ms,
+        queue=queue,
         identity=None if label is None else Identity("command", label),
     )
 
