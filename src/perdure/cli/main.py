@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("perdure.cli.commands.demo", "Try it out: fingerprint a folder tree; kill it and go on."),
     "worker": ("perdure.cli.commands.worker", "Run the processes of a host until SIGTERM or Ctrl-C."),
     "start": ("perdure.cli.commands.start", "Start a process."),
+    "run": ("perdure.cli.commands.run", "Run a command of the system as a process."),
     "ls": ("perdure.cli.commands.ls", "List processes: live ones, or all with -a."),
     "show": ("perdure.cli.commands.show", "Everything known of one process."),
     "events": ("perdure.cli.commands.events", "The log of one process; -f follows it."),
@@ -37,7 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Name to module (loaded only when the command is used) and one line of help."""
 
 OTHER_NAMES = {
-    "ps": "ls", "list": "ls", "why": "explain", "tail": "events", "log": "events", "logs": "events", "run": "worker",
+    "ps": "ls", "list": "ls", "why": "explain", "tail": "events", "log": "events", "logs": "events", "exec": "run",
     "serve": "worker", "status": "show", "get": "show", "kill": "cancel", "stop": "cancel", "check": "doctor",
     "verify": "doctor", "result": "wait", "await": "wait", "submit": "start",
 }  # fmt: skip
