@@ -110,9 +110,19 @@ class Run(Protocol):
         """Whether what this run writes can still be taken: False once it is known to have lost its lease."""
         ...
 
+    @property
+    def asked_to_end(self) -> bool:
+        """Whether it was the process that was asked to stop (a cancel request, its deadline): its code may clean up.
+        False if only this run was: its lease is lost, or the worker stops and the process goes on elsewhere."""
+        ...
+
     def on_stop(self, interrupt_now: Callable[[], bool]) -> None:
         """Have `interrupt_now` asked when the run is told to stop: False puts off the CancelledError; the engine then
         sees to it. A lost lease always interrupts."""
+        ...
+
+    def note_suspended(self) -> None:
+        """The row was suspended: the lease is given back, and what is left of this run is its code's unwinding."""
         ...
 
     def begin_wait(self) -> None:

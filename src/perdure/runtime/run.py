@@ -29,7 +29,7 @@ class ActiveRun:
 
     __slots__ = (
         "_permit", "deadline", "detached", "ending", "entered", "interrupt_now", "lease", "local_deadline_ms", "record",
-        "stop", "task",
+        "stop", "suspended", "task",
     )  # fmt: skip
 
     def __init__(self, record: ProcessRecord, lease: Lease, local_deadline_ms: int, permit: HeldPermit) -> None:
@@ -40,6 +40,7 @@ class ActiveRun:
         self.deadline: asyncio.TimerHandle | None = None
         self.entered = False
         self.ending = False
+        self.suspended = False
         self.interrupt_now: Callable[[], bool] | None = None
         self.detached = False
 
@@ -59,6 +60,17 @@ class ActiveRun:
     def may_write(self) -> bool:
         return self.stop is None or self.stop.kind != "lease_lost"
 
+    @property
+    def asked_to_end(self) -> bool:
+        if self.stop is None:
+            return False
+        if self.stop.kind == "drain":  # owner_bound work goes on nowhere else
+            return self.record.registration.recovery == "owner_bound"
+        return self.stop.kind in ("cancel_requested", "deadline")
+
+    def note_suspended(self) -> None:
+        self.suspended = True
+
     def on_stop(self, interrupt_now: Callable[[], bool]) -> None:
         self.interrupt_now = interrupt_now
 
@@ -73,7 +85,7 @@ class ActiveRun:
 
     def tell(self, stop: Stop) -> bool:
         """Tell the code to stop, once; True if this was the telling. Event loop only."""
-        if self.ending:
+        if self.ending or self.suspended:
             return False  # its end is being written: the registry decides whether that still may be
         if self.stop is not None and (self.stop.kind == "lease_lost" or stop.kind != "lease_lost"):
             return False

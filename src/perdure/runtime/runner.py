@@ -74,16 +74,19 @@ class Runner:
     def begin(self, claimed: Claimed, sent_boot_ms: int) -> bool:
         """Run what was claimed under a permit that the caller took. `sent_boot_ms`: when the claim was sent.
 
-        False if an earlier run of the same process is still cleaning up here: the new start is withdrawn.
+        False if an earlier run of the same process is still cleaning up here: the new start is withdrawn. A run that
+        was suspended only has its code to unwind: it is waited for.
         """
         local_deadline_ms = sent_boot_ms + self._options.lease_ttl_ms - self._options.local_margin_ms
         run = ActiveRun(claimed.record, claimed.lease, local_deadline_ms, HeldPermit(self.permits))
-        if run.process_id in self.runs:
+        earlier = self.runs.get(run.process_id)
+        if earlier is not None and not earlier.suspended:
             end = never_entered(run, "an earlier run is still cleaning up in this worker", BUSY_HOLD_MS)
             self._spawner.spawn(self._write_end(run, end), f"perdure-busy:{run.process_id}")
             return False
         self.runs[run.process_id] = run
-        run.task = self._spawner.spawn_kept(self._run_one(run), run.process_id)
+        unwinding = None if earlier is None else earlier.task
+        run.task = self._spawner.spawn_kept(self._run_one(run, unwinding), run.process_id)
         return True
 
     def cancel(self, process_id: str, reason: str, by: str | None) -> None:
@@ -94,9 +97,11 @@ class Runner:
 
     # --- one run ----------------------------------------------------------------------------------------------
 
-    async def _run_one(self, run: ActiveRun) -> None:
+    async def _run_one(self, run: ActiveRun, unwinding: asyncio.Task[object] | None = None) -> None:
         """Run one claimed process and record what became of it under the lease that was granted."""
         try:
+            if unwinding is not None:
+                await asyncio.wait({unwinding})
             await self._write_end(run, await self._execute(run))
         except Exception as error:  # a bug of ours: the row stays live and its lease lapses, but never silently
             story = "".join(traceback.format_exception(error))
@@ -107,7 +112,7 @@ class Runner:
     async def _execute(self, run: ActiveRun) -> RowCommand | None:
         """Run the code; the command that tells the registry how it ended, or None if there is nothing to tell."""
         registration = run.record.registration
-        if run.stop is not None:
+        if run.stop is not None and (run.record.state.last_sequence == 1 or not run.asked_to_end):
             return after_stop(run, self._owner, self._registry.now())  # told before its first step: never entered
         try:
             work = self._engine_of(registration.definition).prepare(run)
@@ -117,6 +122,9 @@ class Runner:
         if self._clock.now().boot_ms >= run.local_deadline_ms:
             work.close()
             return never_entered(run, "the lease's local deadline passed before entry", 0)
+        if run.stop is not None and run.interrupt_now is None:  # nobody else would tell the code
+            work.close()
+            return after_stop(run, self._owner, self._registry.now())
         enter_process(run.permit)
         run.entered = True
         if run.record.state.cancel_request is not None or registration.deadline_ms is not None:
@@ -169,7 +177,9 @@ class Runner:
             run.record.state.cancel_request,
             run.record.deadline_at_ms,
         )
-        if request is not None:
+        if request is not None and run.interrupt_now is not None:  # the engine says when the code is told
+            self._stop(run, Stop("cancel_requested", request.reason, request.by))
+        elif request is not None:
             loop.call_soon(self._stop, run, Stop("cancel_requested", request.reason, request.by))
         if deadline_at_ms is not None:
             left_s = max(0, deadline_at_ms - self._registry.now().wall_ms) / 1000

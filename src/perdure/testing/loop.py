@@ -105,6 +105,7 @@ class SimulationLoop(asyncio.BaseEventLoop):
         self._now = 0.0
         self._numbers = 0
         self._task_numbers = 0
+        self.has_killed = False
         self._tasks: weakref.WeakSet[SimulatedTask] = weakref.WeakSet()
         self._home = threading.get_ident()
         self.set_task_factory(self._make_task)  # type: ignore[arg-type]  # _PyTask is not a Task to the type checker
@@ -154,7 +155,7 @@ class SimulationLoop(asyncio.BaseEventLoop):
         """
         for task in tasks:
             if isinstance(task, SimulatedTask) and not task.done() and not task.killed:
-                task.killed = True
+                task.killed = self.has_killed = True
                 asyncio.tasks._unregister_task(task)
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(task))  # rule 5: not even freeing may run its `finally`
 
@@ -258,7 +259,8 @@ def _cancel_leftovers(loop: SimulationLoop) -> None:
         task.cancel()
     if leftovers:
         loop.run_until_complete(asyncio.gather(*leftovers, return_exceptions=True))
-    loop.run_until_complete(loop.shutdown_asyncgens())
+    if not loop.has_killed:  # rule 5: closing a generator of a killed task would run its `finally`
+        loop.run_until_complete(loop.shutdown_asyncgens())
     for task in leftovers:
         if not task.cancelled() and (error := task.exception()) is not None:
             loop.call_exception_handler(

@@ -36,9 +36,10 @@ class ChildHandle(Generic[ResultT]):
 
 
 def child_id(parent_id: str, key: str) -> str:
-    """Derived from the parent's id and the operation's key; shortened by a digest where it would be too long."""
+    """Derived from the parent's id and the operation's key; a digest tells apart what would look the same, or would be
+    too long."""
     plain = f"{parent_id}:{_NOT_IN_IDS.sub('.', key.removeprefix('child:'))}"
-    if len(plain) <= LONGEST_ID and "#" not in key and "/" not in key:
+    if len(plain) <= LONGEST_ID and key.startswith("child:") and not _NOT_IN_IDS.search(key):
         return plain
     digest = hashlib.sha256(f"{parent_id}\x1f{key}".encode()).hexdigest()[:16]
     return f"{plain[: LONGEST_ID - 17]}.{digest}"

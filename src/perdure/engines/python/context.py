@@ -11,16 +11,15 @@ from uuid import UUID
 import msgspec
 
 from perdure import canonical
-from perdure.contract.ports import Run
 from perdure.engines.python.branches import gather, race, run_branches
 from perdure.engines.python.children import ChildHandle, child_registration, value_of
 from perdure.engines.python.definitions import Process
 from perdure.engines.python.execution import Execution
 from perdure.engines.python.log_effects import LogEffects
-from perdure.engines.python.operations import Keys, Operation, TaskGuard
+from perdure.engines.python.operations import Keys, Operation, TaskGuard, check_operations
 from perdure.engines.python.signals import Signal
 from perdure.engines.python.steps import step_call
-from perdure.errors import DuplicateKey, InvalidOption
+from perdure.errors import InvalidOption
 from perdure.model.events import Event
 from perdure.model.registration import ParentEnd, RetryPolicy
 
@@ -34,8 +33,8 @@ PayloadT = TypeVar("PayloadT")
 class ContextFacts:
     """What every context tells: facts about this execution."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, execution: Execution) -> None:
+        self._execution, self._run = execution, execution.run
 
     @property
     def process_id(self) -> str:
@@ -65,7 +64,7 @@ class ContextFacts:
 
     def check_cancelled(self) -> None:
         """Raise CancelledError if this execution was asked to stop: for code in threads, which nothing interrupts."""
-        if self._run.cancel_reason is not None:
+        if self._execution.is_cancelled_here:
             raise asyncio.CancelledError(self._run.cancel_reason)
 
 
@@ -77,13 +76,17 @@ class ProcessContext(ContextFacts):
     """
 
     def __init__(self, execution: Execution, scope: str = "") -> None:
-        super().__init__(execution.run)
-        self._execution, self._support, self._scope = execution, execution.support, scope
+        super().__init__(execution)
+        self._support, self._scope = execution.support, scope
         self._made_keys: Keys | None = None
 
     @property
     def _effects(self) -> LogEffects:
         return self._execution.effects
+
+    @property
+    def execution(self) -> Execution:
+        return self._execution
 
     @property
     def guard(self) -> TaskGuard:
@@ -92,16 +95,15 @@ class ProcessContext(ContextFacts):
 
     @property
     def _keys(self) -> Keys:
+        self._execution.check_outside_steps()
         if self._made_keys is None:
-            self._made_keys = Keys()
+            self._made_keys = Keys(self._scope)
         return self._made_keys
 
     def _operation(self, name: str, key: str | None, perform: Callable[[str], Awaitable[R]]) -> Operation[R]:
         """An operation under its key: the explicit one, or the name and which occurrence of it this is."""
-        if key is not None and not self._keys.explicit(key):
-            raise DuplicateKey(self._scope + key)
-        full = self._scope + (key if key is not None else self._keys.next(name))
-        return Operation(full, lambda: perform(full), self.guard)
+        full = self._keys.next(name) if key is None else self._keys.use(key)
+        return Operation(full, lambda: perform(full), self.guard, lambda: self._effects.operation_ended())
 
     # --- steps ------------------------------------------------------------------------------------------------
 
@@ -225,29 +227,30 @@ class ProcessContext(ContextFacts):
 
     async def gather(self, *operations: Operation[Any]) -> list[Any]:
         """Do them at once; their values in order. All of them end; then the first failure (in order) is raised."""
-        return await gather(operations, self._effects.lot, self.guard, self._support)
+        check_operations(operations, "gather")
+        return await gather(self._keys.next("gather"), operations, self._effects, self.guard, self._support)
 
     async def race(self, *operations: Operation[Any]) -> tuple[int, Any]:
         """Do operations at once until one has ended: its place and its value. The others are cancelled. Which one it
         was is recorded, and so the same on replay."""
-        key = self._scope + self._keys.next("race")
-        return await race(key, operations, self._effects, self.guard, self._support)
+        check_operations(operations, "race")
+        return await race(self._keys.next("race"), operations, self._effects, self.guard, self._support)
 
     async def branches(self, *functions: Callable[[ProcessContext], Coroutine[Any, Any, Any]]) -> list[Any]:
         """Run several sequences of operations at once, each with a context (and key scope) of its own; their values in
         order. All of them end; then the first failure, in order, is raised."""
-        name = self._keys.next("branches")
-        scopes = [f"{self._scope}{name}[{index}]/" for index in range(len(functions))]
+        key = self._keys.next("branches")
+        scopes = [f"{key}[{index}]/" for index in range(len(functions))]
         contexts = [ProcessContext(self._execution, scope) for scope in scopes]
         work = [function(context) for function, context in zip(functions, contexts, strict=True)]
-        return await run_branches(work, self._effects.lot, self.guard, self._support)
+        return await run_branches(key, work, self._effects, self.guard, self._support)
 
     # --- the rest ---------------------------------------------------------------------------------------------
 
     async def emit(self, event_type: str, payload: Any = None, *, key: str | None = None) -> Event:
         """Append an event of your own type to this process's log, durably, once: replay does not repeat it."""
         text = canonical.encode(msgspec.to_builtins(payload, str_keys=True, order="deterministic"))
-        full = self._scope + (key if key is not None else self._keys.next(f"event:{event_type}"))
+        full = self._keys.next(f"event:{event_type}") if key is None else self._keys.use(key)
         return await self._effects.emit(full, event_type, msgspec.Raw(text))
 
     def now(self) -> Operation[datetime]:
@@ -282,7 +285,8 @@ class ProcessContext(ContextFacts):
     async def version(self, change_id: str, newest: int = 2) -> int:
         """Which version of a change to the code this process follows: `newest`, or 1 if it had passed this point
         before the change was made. Recorded once, so it is the same ever after."""
-        return await self._effects.mark_version(self._scope + change_id, newest)
+        self._execution.check_outside_steps()
+        return await self._effects.mark_version(self._scope, change_id, newest)
 
 
 def seconds(duration: timedelta | float | None) -> float | None:

@@ -63,7 +63,7 @@ class Effects(Protocol):
         """A value that is made once and is the same ever after: a time, a name, a random number."""
         ...
 
-    async def mark_version(self, change_id: str, newest: int) -> int:
+    async def mark_version(self, scope: str, change_id: str, newest: int) -> int:
         """Which version of a change this process follows: the newest, unless it had passed this point before."""
         ...
 

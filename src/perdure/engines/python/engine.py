@@ -15,6 +15,7 @@ from perdure.engines.python.code import PythonCode
 from perdure.engines.python.context import ProcessContext
 from perdure.engines.python.execution import Execution
 from perdure.engines.python.journal import Journal
+from perdure.engines.python.strands import enter_branch
 from perdure.engines.python.support import Support
 from perdure.engines.python.sync_context import SyncContext
 from perdure.model.events import Event
@@ -49,16 +50,22 @@ class PythonEngine:
     async def _run(self, code: PythonCode, arguments: tuple[Any, ...], run: Run, fresh: bool) -> msgspec.Raw:
         task = asyncio.current_task()
         assert task is not None
-        execution = Execution(run, self._support, None if fresh else await self._journal(run), task)
+        enter_branch(None)  # whoever started this may be code of another process
+        execution = Execution(run, self._support, None if fresh else await self._journal(run), task, code.is_async)
         context = ProcessContext(execution)
-        if code.is_async:
-            value = await code.function(context, *arguments)
-        else:
-            value = await self._in_thread(code, SyncContext(run, context), arguments, run)
-        if execution.suspended:  # the code swallowed it; the row is suspended all the same
-            raise Suspended
-        if execution.awaited_children:
-            await execution.wait_for_children()
+        try:
+            if code.is_async:
+                value = await code.function(context, *arguments)
+            else:
+                value = await self._in_thread(code, SyncContext(context), arguments, run)
+            if execution.end is None and execution.awaited_children:
+                await execution.wait_for_children()
+        except BaseException as error:
+            if execution.end is not None and not isinstance(error, Suspended):
+                raise execution.end from error  # the code made something else of it
+            raise
+        if execution.end is not None:  # the code swallowed it
+            raise execution.end
         return msgspec.Raw(code.output.encode(value))
 
     async def _journal(self, run: Run) -> Journal:

@@ -8,20 +8,25 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from perdure.contract.ports import Run
+from perdure.contract.ports import Run, Suspended
 from perdure.engines.python.journal import Journal
 from perdure.engines.python.log_effects import LogEffects
 from perdure.engines.python.operations import TaskGuard
+from perdure.engines.python.strands import Strand, current_strand
 from perdure.engines.python.support import Support
+from perdure.errors import MisusedOperation
 
 
 class Execution:
     """`journal` is None at a first start: then nothing has been recorded yet."""
 
-    __slots__ = ("_effects", "_guard", "awaited_children", "journal", "run", "support", "task")
+    __slots__ = ("_effects", "_guard", "_is_async", "_strand", "awaited_children", "journal", "run", "support", "task")
 
-    def __init__(self, run: Run, support: Support, journal: Journal | None, task: asyncio.Task[Any]) -> None:
-        self.run, self.support, self.journal, self.task = run, support, journal, task
+    def __init__(
+        self, run: Run, support: Support, journal: Journal | None, task: asyncio.Task[Any], is_async: bool
+    ) -> None:
+        self.run, self.support, self.journal, self.task, self._is_async = run, support, journal, task, is_async
+        self._strand = Strand()
         self.awaited_children: list[str] = []
         self._effects: LogEffects | None = None
         self._guard: TaskGuard | None = None
@@ -31,10 +36,10 @@ class Execution:
     @property
     def effects(self) -> LogEffects:
         if self._effects is None:
-            self._effects = LogEffects(self.run, self.journal or Journal(), self.support)
-            self.run.on_stop(self._effects.told_to_stop)
-            if self.journal is not None:  # at a first start nothing is ever put off: it was interrupted where it was
-                self._effects.interrupts(self.task)
+            journal = self.journal or Journal()
+            self._effects = LogEffects(self.run, journal, self.support, self._strand, self.task, self._is_async)
+            first_start = self.journal is None  # nothing is put off then: it was interrupted where it was
+            self._effects.begin(told=first_start and self.run.asked_to_end)
         return self._effects
 
     @property
@@ -43,10 +48,27 @@ class Execution:
             self._guard = TaskGuard(self.task)
         return self._guard
 
+    def check_outside_steps(self) -> None:
+        """Refuse what a step's own code must not do: once the step is finished it would not be done again."""
+        step = current_strand(self._strand).step
+        if step is not None:
+            raise MisusedOperation(
+                f"a durable operation is made inside step {step!r}: once that is finished it would not be made again, "
+                "and those after it would get other keys. Do it in the process's own code.",
+                key=step,
+            )
+
     @property
-    def suspended(self) -> bool:
-        """Whether the row was suspended, whatever the code made of it."""
-        return self._effects is not None and self._effects.lot.suspended
+    def is_cancelled_here(self) -> bool:
+        """Whether code that asks by itself is to be told that it is cancelled."""
+        return self.effects.told_here() if self.run.cancel_reason is not None else False
+
+    @property
+    def end(self) -> BaseException | None:
+        """What has ended this run, whatever its code made of it: it was suspended, or lost its store or its lease."""
+        if self._effects is None:
+            return None
+        return Suspended() if self._effects.lot.suspended else self._effects.broken
 
     async def wait_for_children(self) -> None:
         """Wait for the children that this process may not end before."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import ClassVar, Literal
+from collections.abc import Callable, Iterable
+from typing import ClassVar, Literal, TypeVar
 
 import msgspec
 
@@ -58,6 +58,8 @@ class RaceDecided(Entry, frozen=True, gc=False, kw_only=True):
 
 
 class CancelDelivered(Entry, frozen=True, gc=False):
+    """At which operation the request to stop reached the code; or between which (`@2`: after the second)."""
+
     TYPE = "cancel.delivered"
 
 
@@ -88,55 +90,69 @@ ENTRIES: dict[str, type[AnyEntry]] = {
         ValueRecorded,
     )
 }  # fmt: skip
+EntryT = TypeVar("EntryT", bound=Entry)
+
 _DECODERS = {name: msgspec.json.Decoder(kind).decode for name, kind in ENTRIES.items()}
 
 
 def replay_key(entry_type: str, key: str) -> str:
-    """The replay key under which the one entry of this type and key stands in the log."""
+    """Under which the one entry of this type and key is found."""
     return f"{entry_type}:{key}"
 
 
+def written_key(entry: AnyEntry) -> str:
+    """The replay key of an entry in the log: a step may fail once more in each retry of its process."""
+    key = replay_key(entry.TYPE, entry.key)
+    return f"{key}@{entry.failures}" if isinstance(entry, StepFailure) else key
+
+
 class Journal:
-    """What a process's code has been given so far. Reading an entry passes it: an execution whose entries are all
-    passed has left replay behind."""
+    """What a process's code has been given so far. Finding an entry passes all that its operation has recorded: an
+    execution with nothing ahead has left replay behind."""
 
     def __init__(self, events: Iterable[Event] = (), failures: int = 0) -> None:
         self._entries: dict[str, AnyEntry] = {}
-        self._passed: set[str] = set()
+        self._ahead: set[str] = set()
         self.on_live: Callable[[], None] = lambda: None
         self.signals: dict[str, list[Event]] = {}
+        self.last_at_ms: int | None = None
         for event in events:
             decode = _DECODERS.get(event.type)
             if decode is not None:
                 entry = decode(event.payload)
                 if not isinstance(entry, StepFailure) or entry.failures == failures:
                     self._entries[replay_key(event.type, entry.key)] = entry
+                    self._ahead.add(entry.key)
+                    self.last_at_ms = event.at_ms
             elif event.type.startswith("signal."):
                 self.signals.setdefault(event.type.removeprefix("signal."), []).append(event)
 
     @property
     def replaying(self) -> bool:
-        """Whether entries are left that this execution has not passed yet."""
-        return len(self._passed) < len(self._entries)
+        """Whether something was recorded that this execution has not come to yet."""
+        return bool(self._ahead)
 
-    def __iter__(self) -> Iterator[AnyEntry]:
-        return iter(self._entries.values())
+    def is_ahead_in(self, scope: str) -> bool:
+        """The same for the operations of one scope."""
+        return any(key.startswith(scope) for key in self._ahead)
 
-    def find(self, kind: type[msgspec.Struct], key: str) -> AnyEntry | None:
+    def find(self, kind: type[EntryT], key: str) -> EntryT | None:
         """The entry of that type and key, and pass it."""
-        name = replay_key(kind.TYPE, key)  # type: ignore[attr-defined]  # every entry class has a TYPE
-        entry = self._entries.get(name)
-        if entry is not None and name not in self._passed:
-            self._passed.add(name)
-            if not self.replaying:
+        entry = self._entries.get(replay_key(kind.TYPE, key))
+        if entry is None:
+            return None
+        assert isinstance(entry, kind)
+        if key in self._ahead:
+            self._ahead.discard(key)
+            if isinstance(entry, RaceDecided):
+                self._ahead.difference_update(entry.losers)
+            if not self._ahead:
                 self.on_live()
         return entry
 
     def add(self, entry: AnyEntry) -> None:
         """An entry that was just committed."""
-        name = replay_key(entry.TYPE, entry.key)
-        self._entries[name] = entry
-        self._passed.add(name)
+        self._entries[replay_key(entry.TYPE, entry.key)] = entry
 
     def taken_signals(self) -> set[int]:
         """The sequences of signals that waits have taken; a wait that lost a race has taken none."""
@@ -147,3 +163,8 @@ class Journal:
             if isinstance(entry, WaitResolved) and entry.by == "signal" and entry.sequence is not None
             if entry.key not in lost
         }
+
+    def signals_taken_by(self, keys: Iterable[str]) -> set[int]:
+        """Those that the waits of these keys have taken."""
+        found = (self._entries.get(replay_key(WaitResolved.TYPE, key)) for key in keys)
+        return {e.sequence for e in found if isinstance(e, WaitResolved) and e.sequence is not None}

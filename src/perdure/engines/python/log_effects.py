@@ -8,11 +8,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from perdure.contract.ports import Run, Suspended
+from perdure.contract.ports import Run
 from perdure.engines.python.effects import StepCall
 from perdure.engines.python.journal import (
-    AnyEntry,
-    CancelDelivered,
     ChildStarted,
     Journal,
     RaceDecided,
@@ -22,23 +20,18 @@ from perdure.engines.python.journal import (
     ValueRecorded,
     VersionMarked,
     WaitResolved,
-    replay_key,
 )
-from perdure.engines.python.parking import ParkingLot
+from perdure.engines.python.parking import Parked, ParkingLot
+from perdure.engines.python.recorder import Recorder
+from perdure.engines.python.strands import Strand
 from perdure.engines.python.support import Support
-from perdure.errors import (
-    InfrastructureFailure,
-    PerdureError,
-    ReplayMismatch,
-    StepFailed,
-    StoreError,
-)
+from perdure.errors import InfrastructureFailure, InvalidRequest, ReplayMismatch, StepFailed, StoreError
 from perdure.failures import error_detail
 from perdure.model.events import Event
 from perdure.model.outcomes import Outcome
 from perdure.model.registration import Registration, RetryPolicy
 from perdure.model.waits import ChildWait, SignalWait, TimerWait, Wait
-from perdure.transitions.commands import AppendEvent, LeaseRight, Receipt, Register, Suspend, Wake
+from perdure.transitions.commands import LeaseRight, Receipt, Register, Suspend, Wake
 from perdure.transitions.retries import delay_ms
 
 T = TypeVar("T")
@@ -46,41 +39,45 @@ T = TypeVar("T")
 LOOK_AGAIN_S = 1.0
 """A parked branch looks at the registry at least this often: a hint of another program's commit may be lost."""
 
+CHILD_LOOK_MS = 5_000
+"""A process that is suspended on a child resumes by itself after this long at the least, and after as long as it has
+waited already: its owner may die between the suspension and the look at a child that had ended before it."""
+
 NO_RETRY = RetryPolicy(max_attempts=1)
 
 
-class LogEffects:
+class LogEffects(Recorder):
     """The effects of one execution, over the journal of its process."""
 
-    def __init__(self, run: Run, journal: Journal, support: Support) -> None:
-        self._run, self._journal, self._support = run, journal, support
-        self._registry = support.registry
+    def __init__(
+        self, run: Run, journal: Journal, support: Support, main: Strand, task: asyncio.Task[Any], is_async: bool
+    ) -> None:
+        super().__init__(run, journal, support, main, task, is_async)
         rerunnable = run.record.registration.recovery == "rerunnable"
         self.lot = ParkingLot(run, support.parking_s if rerunnable else None, self._suspend, support.spawn)
         self._taken = journal.taken_signals()
-        self._cancel_delivered = False
-
-    @property
-    def process_id(self) -> str:
-        return self._run.record.registration.id
 
     # --- steps ------------------------------------------------------------------------------------------------
 
     async def run_step(self, call: StepCall) -> msgspec.Raw:
         asked = None if call.arguments is None else call.arguments.decode()
         done = self._journal.find(StepCompleted, call.key)
-        if isinstance(done, StepCompleted):
+        if done is not None:
             _check_arguments(call.key, done.arguments, asked)
             return done.value
         failed = self._journal.find(StepFailure, call.key)
-        if isinstance(failed, StepFailure):
+        if failed is not None:
             _check_arguments(call.key, failed.arguments, asked)
             raise StepFailed(call.key, failed.error.type, failed.error.message)
-        await self.deliver_cancel(call.key)
-        policy, tries = call.retry or NO_RETRY, 0
+        async with self.operation(call.key):
+            return await self._run_step(call, asked)
+
+    async def _run_step(self, call: StepCall, asked: str | None) -> msgspec.Raw:
+        policy, tries, strand = call.retry or NO_RETRY, 0, self.strand
         while True:
             tries += 1
             try:
+                strand.step = call.key
                 async with asyncio.timeout(call.timeout_s):
                     value = msgspec.Raw(await call.code())
                 break
@@ -88,15 +85,17 @@ class LogEffects:
                 raise
             except Exception as error:
                 detail = error_detail(error, self._run.record.state.attempt)
-                final = tries >= policy.max_attempts or not detail.retryable or detail.type in policy.non_retryable
-                if final:
+                hopeless = isinstance(error, InvalidRequest) or not detail.retryable
+                if hopeless or tries >= policy.max_attempts or detail.type in policy.non_retryable:
                     failures = self._run.record.state.failures
-                    await self._append(
+                    await self.append(
                         StepFailure(key=call.key, error=detail, arguments=asked, tries=tries, failures=failures)
                     )
                     raise StepFailed(call.key, detail.type, detail.message) from error
+            finally:
+                strand.step = None
             await self._support.clock.sleep(delay_ms(policy, tries, self._support.ids.fraction()) / 1000)
-        await self._append(StepCompleted(call.key, value, asked, tries))
+        await self.append(StepCompleted(call.key, value, asked, tries))
         return value
 
     # --- waits ------------------------------------------------------------------------------------------------
@@ -104,18 +103,23 @@ class LogEffects:
     async def sleep_until(self, key: str, due_in_ms: int) -> None:
         if self._journal.find(WaitResolved, key) is not None:
             return
-        due_at_ms = await self._due_at_ms(key, due_in_ms)
+        async with self.operation(key):
+            due_at_ms = await self._due_at_ms(key, due_in_ms)
 
-        async def look() -> bool | None:
-            return True if self._registry.now().wall_ms >= due_at_ms else None
+            async def look() -> bool | None:
+                return True if self._registry.now().wall_ms >= due_at_ms else None
 
-        await self._until(key, (TimerWait(due_at_ms),), look, self.process_id, due_at_ms)
-        await self._append(WaitResolved(key=key, by="timer"))
+            await self._until(lambda: (TimerWait(due_at_ms),), look, self.process_id, due_at_ms)
+            await self.append(WaitResolved(key=key, by="timer"))
 
     async def wait_signal(self, key: str, name: str, within_ms: int | None) -> msgspec.Raw | None:
         resolved = self._journal.find(WaitResolved, key)
-        if isinstance(resolved, WaitResolved):
-            return resolved.payload if resolved.by == "signal" else None
+        if resolved is None:
+            async with self.operation(key):
+                resolved = await self._wait_signal(key, name, within_ms)
+        return resolved.payload if resolved.by == "signal" else None
+
+    async def _wait_signal(self, key: str, name: str, within_ms: int | None) -> WaitResolved:
         due_at_ms = None if within_ms is None else await self._due_at_ms(key, within_ms)
 
         async def look() -> WaitResolved | None:
@@ -128,116 +132,114 @@ class LogEffects:
                 return WaitResolved(key=key, by="timeout")
             return None
 
-        wait = SignalWait(name, len(self._signals_taken(name)) + 1)
-        waits: tuple[Wait, ...] = (wait,) if due_at_ms is None else (wait, TimerWait(due_at_ms))
-        found = await self._until(key, waits, look, self.process_id, due_at_ms)
-        try:
-            await self._append(found)
-        except BaseException:
-            self._taken.discard(found.sequence or 0)
-            raise
-        return found.payload if found.by == "signal" else None
+        def waits() -> tuple[Wait, ...]:
+            signal = SignalWait(name, self._count_taken(name) + 1)
+            return (signal,) if due_at_ms is None else (signal, TimerWait(due_at_ms))
 
-    def _signals_taken(self, name: str) -> list[int]:
-        known = {event.sequence for event in self._journal.signals.get(name, ())}
-        return sorted(known & self._taken)
+        found: WaitResolved | None = None
+        try:
+            found = await self._until(waits, look, self.process_id, due_at_ms)
+            await self.append(found)
+        except BaseException:
+            if found is not None and found.sequence is not None:
+                self._taken.discard(found.sequence)
+            raise
+        return found
+
+    def _count_taken(self, name: str) -> int:
+        return len({event.sequence for event in self._journal.signals.get(name, ())} & self._taken)
 
     async def _next_signal(self, name: str) -> Event | None:
         """The first signal of that name that no wait has taken."""
         known = self._journal.signals.setdefault(name, [])
-        for event in known:
-            if event.sequence not in self._taken:
-                return event
-        after = known[-1].sequence if known else 0
-        event_or_none = await self._registry.find_event(self.process_id, f"signal.{name}", after)
-        if event_or_none is not None and all(event_or_none.sequence != e.sequence for e in known):
-            known.append(event_or_none)
-            if event_or_none.sequence not in self._taken:
-                return event_or_none
-        return next((event for event in known if event.sequence not in self._taken), None)
+        while True:
+            for event in known:
+                if event.sequence not in self._taken:
+                    return event
+            after = known[-1].sequence if known else 0
+            found = await self._registry.find_event(self.process_id, f"signal.{name}", after)
+            if found is None:
+                return next((event for event in known if event.sequence not in self._taken), None)
+            if not known or found.sequence > known[-1].sequence:  # another wait may have found it meanwhile
+                known.append(found)
 
     async def _due_at_ms(self, key: str, within_ms: int) -> int:
         """When a wait is over: fixed when it was first asked for, in the log."""
         entry = self._journal.find(TimerSet, key)
-        if isinstance(entry, TimerSet):
+        if entry is not None:
             return entry.due_at_ms
-        await self.deliver_cancel(key)
         due_at_ms = self._registry.now().wall_ms + within_ms
-        await self._append(TimerSet(key=key, due_at_ms=due_at_ms))
+        await self.append(TimerSet(key=key, due_at_ms=due_at_ms))
         return due_at_ms
 
     async def _until(
         self,
-        key: str,
-        waits: tuple[Wait, ...],
+        waits: Callable[[], tuple[Wait, ...]],
         look: Callable[[], Awaitable[T | None]],
         watched: str,
         due_at_ms: int | None = None,
     ) -> T:
         """Look until there is something, parked in between; listens before it looks, so nothing falls in between."""
-        await self.deliver_cancel(key)
-        loop, parked = asyncio.get_running_loop(), _Parked()
+        parked = Parked(waits)
         self._support.listen(watched, parked.tick)
         try:
-            while True:
-                parked.ticked = False
-                found = await look()
-                if found is not None:
-                    return found
-                async with self.lot.parked(waits) as signal:
-                    parked.signal = signal
-                    if parked.ticked:
-                        continue
-                    left_s = LOOK_AGAIN_S
-                    if due_at_ms is not None:
-                        left_s = min(left_s, max(0.0, (due_at_ms - self._registry.now().wall_ms) / 1000))
-                    timer = loop.call_later(left_s, parked.tick, watched)
-                    try:
-                        await signal
-                    except asyncio.CancelledError:
-                        await self._record_cancel(key)
-                        raise
-                    finally:
-                        timer.cancel()
-                        parked.signal = None
+            found = await look()
+            if found is None:
+                async with self.lot.parked(parked):
+                    while found is None:
+                        left_s = LOOK_AGAIN_S
+                        if due_at_ms is not None:
+                            left_s = min(left_s, max(0.0, (due_at_ms - self._registry.now().wall_ms) / 1000))
+                        await parked.turn(left_s)
+                        found = await look()
+            return found
         finally:
             self._support.unlisten(watched, parked.tick)
 
     async def _suspend(self, waits: tuple[Wait, ...]) -> bool:
         """Suspend the row; whether it was. A child that ended in between wakes it again at once."""
+        children = [wait for wait in waits if isinstance(wait, ChildWait)]
+        if children:
+            waits = (*waits, TimerWait(self._next_child_look_ms()))
         command = Suspend(process_id=self.process_id, execution=LeaseRight(self._run.lease.key), waits=waits)
         receipt: Receipt = await self._registry.execute(command)
         if receipt.answer != "applied":
             return False
-        for wait in waits:
-            if isinstance(wait, ChildWait) and await self._child_outcome(wait.child_id) is not None:
-                await self._registry.execute(Wake(process_id=self.process_id, wait=wait, cause="it had ended already"))
+        try:
+            for wait in children:
+                if await self._child_outcome(wait.child_id) is not None:
+                    await self._registry.execute(
+                        Wake(process_id=self.process_id, wait=wait, cause="it had ended already")
+                    )
+        except StoreError:  # it is suspended all the same, and looks by itself before long
+            pass
         return True
+
+    def _next_child_look_ms(self) -> int:
+        now_ms, since_ms = self._registry.now().wall_ms, self._journal.last_at_ms
+        return now_ms + max(CHILD_LOOK_MS, 0 if since_ms is None else now_ms - since_ms)
 
     # --- children ---------------------------------------------------------------------------------------------
 
     async def start_child(self, key: str, registration: Registration) -> str:
         entry = self._journal.find(ChildStarted, key)
-        if isinstance(entry, ChildStarted):
+        if entry is not None:
             return entry.child_id
-        await self.deliver_cancel(key)
-        started = ChildStarted(key=key, child_id=registration.id)
-        register = Register(process_id=registration.id, registration=registration)
-        for answer in await self._registry.execute_together((self._entry_command(started), register)):
-            if isinstance(answer, PerdureError):
-                raise answer
-        self._journal.add(started)
-        return registration.id
+        async with self.operation(key):
+            started = ChildStarted(key=key, child_id=registration.id)
+            await self.append(started, Register(process_id=registration.id, registration=registration))
+            return registration.id
 
     async def await_child(self, key: str, child_id: str) -> Outcome:
         resolved = self._journal.find(WaitResolved, key)
-        if isinstance(resolved, WaitResolved) and resolved.outcome is not None:
+        if resolved is not None and resolved.outcome is not None:
             return resolved.outcome
-        outcome: Outcome = await self._until(
-            key, (ChildWait(child_id),), lambda: self._child_outcome(child_id), child_id
-        )
-        await self._append(WaitResolved(key=key, by="child", outcome=outcome))
-        return outcome
+        async with self.operation(key):
+            outcome: Outcome = await self._until(
+                lambda: (ChildWait(child_id),), lambda: self._child_outcome(child_id), child_id
+            )
+            await self.append(WaitResolved(key=key, by="child", outcome=outcome))
+            return outcome
 
     async def _child_outcome(self, child_id: str) -> Outcome | None:
         return (await self._registry.get(child_id)).outcome
@@ -245,109 +247,44 @@ class LogEffects:
     # --- the rest ---------------------------------------------------------------------------------------------
 
     async def emit(self, key: str, event_type: str, payload: msgspec.Raw) -> Event:
-        receipt: Receipt = await self._registry.execute(
-            AppendEvent(
-                process_id=self.process_id, type=event_type, payload=payload, replay_key=f"emit:{key}",
-                execution=LeaseRight(self._run.lease.key),
-            )
-        )  # fmt: skip
+        self.check_open()
+        command = self.append_command(event_type, payload, f"emit:{key}")
+        (receipt,) = await self.commit((command,), lambda: None)
         return receipt.events[0]
 
     async def record_value(self, key: str, make: Callable[[], bytes]) -> msgspec.Raw:
         entry = self._journal.find(ValueRecorded, key)
-        if isinstance(entry, ValueRecorded):
+        if entry is not None:
             return entry.value
-        await self.deliver_cancel(key)
-        value = msgspec.Raw(make())
-        await self._append(ValueRecorded(key, value))
-        return value
+        async with self.operation(key):
+            value = msgspec.Raw(make())
+            await self.append(ValueRecorded(key, value))
+            return value
 
-    async def mark_version(self, change_id: str, newest: int) -> int:
-        entry = self._journal.find(VersionMarked, change_id)
-        if isinstance(entry, VersionMarked):
+    async def mark_version(self, scope: str, change_id: str, newest: int) -> int:
+        key = scope + change_id
+        entry = self._journal.find(VersionMarked, key)
+        if entry is not None:
             return entry.version
-        version = 1 if self._journal.replaying else newest
-        await self._append(VersionMarked(key=change_id, version=version))
+        self.check_open()
+        version = 1 if self._journal.is_ahead_in(scope) else newest
+        await self.append(VersionMarked(key=key, version=version))
         return version
 
     def decided_race(self, key: str) -> int | None:
         entry = self._journal.find(RaceDecided, key)
-        return entry.winner if isinstance(entry, RaceDecided) else None
+        return None if entry is None else entry.winner
 
     async def decide_race(self, key: str, winner: int, losers: tuple[str, ...]) -> None:
-        await self._append(RaceDecided(key=key, winner=winner, losers=losers))
-        self._taken = self._journal.taken_signals()
+        await self.append(RaceDecided(key=key, winner=winner, losers=losers))
 
-    # --- cancellation -----------------------------------------------------------------------------------------
-
-    def told_to_stop(self) -> bool:
-        """Whether the code may be interrupted now. While it replays it goes on: the request reaches it where it
-        reached it before, or at the first operation that is new."""
-        return not self._journal.replaying
-
-    def interrupts(self, task: asyncio.Task[Any]) -> None:
-        """What was put off during replay interrupts this task once the replay is over, unless it was delivered."""
-        loop = asyncio.get_running_loop()
-
-        def interrupt() -> None:
-            if self._run.cancel_reason is not None and not self._cancel_delivered and not task.done():
-                task.cancel(self._run.cancel_reason)
-
-        def live() -> None:
-            if self._run.cancel_reason is not None:
-                loop.call_soon(interrupt)
-
-        self._journal.on_live = live
-        if not self._journal.replaying:
-            live()
-
-    async def deliver_cancel(self, key: str) -> None:
-        """Before an operation is done: raise what was delivered here before, or what has been asked for meanwhile."""
-        if self.lot.suspended:
-            raise Suspended
-        if self._journal.find(CancelDelivered, key) is not None:
-            self._cancel_delivered = True
-            raise asyncio.CancelledError(self._run.cancel_reason)
-        if self._run.cancel_reason is not None and not self._cancel_delivered:
-            await self._record_cancel(key)
-            raise asyncio.CancelledError(self._run.cancel_reason)
-
-    async def _record_cancel(self, key: str) -> None:
-        """Fix at which operation the request reached the code, so that a replay takes the same way."""
-        if self._run.cancel_reason is not None and self._run.may_write and not self._cancel_delivered:
-            self._cancel_delivered = True
-            await self._append(CancelDelivered(key))
-
-    async def _append(self, entry: AnyEntry) -> None:
-        """Commit an entry; only then is it in the journal."""
-        await self._registry.execute(self._entry_command(entry))
-        self._journal.add(entry)
-
-    def _entry_command(self, entry: AnyEntry) -> AppendEvent:
-        return AppendEvent(
-            process_id=self.process_id,
-            type=entry.TYPE,
-            payload=msgspec.Raw(msgspec.json.encode(entry)),
-            replay_key=replay_key(entry.TYPE, entry.key),
-            execution=LeaseRight(self._run.lease.key),
-        )
+    def give_back_signals(self, losers: tuple[str, ...]) -> None:
+        """Waits that have lost a race have taken nothing: what they were given is there for the next ones."""
+        self._taken -= self._journal.signals_taken_by(losers)
 
 
 class _SignalPayload(msgspec.Struct):
     payload: msgspec.Raw
-
-
-class _Parked:
-    """Wakes one parked branch; a tick that comes while it looks is remembered."""
-
-    def __init__(self) -> None:
-        self.ticked = False
-        self.signal: asyncio.Future[None] | None = None
-
-    def tick(self, process_id: str) -> None:
-        self.ticked = True
-        if self.signal is not None and not self.signal.done():
-            self.signal.set_result(None)
 
 
 def _check_arguments(key: str, recorded: str | None, asked: str | None) -> None:

@@ -6,9 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Generic, TypeVar
 
-from perdure.errors import MisusedOperation
+from perdure.errors import DuplicateKey, InvalidOption, MisusedOperation
+from perdure.transitions.keys import check_key_text
 
 T = TypeVar("T")
+
+LONGEST_KEY = 350
+"""Of an operation, so that with the type of an entry it is still a replay key."""
 
 
 class Operation(Generic[T]):
@@ -17,8 +21,10 @@ class Operation(Generic[T]):
     Its key is fixed when it is made, so what finishes first changes nothing. It is done at most once.
     """
 
-    def __init__(self, key: str, perform: Callable[[], Awaitable[T]], guard: TaskGuard) -> None:
-        self.key, self._perform, self._guard = key, perform, guard
+    def __init__(
+        self, key: str, perform: Callable[[], Awaitable[T]], guard: TaskGuard, ended: Callable[[], None]
+    ) -> None:
+        self.key, self._perform, self._guard, self._ended = key, perform, guard, ended
         self._begun = False
 
     def __await__(self) -> Generator[Any, None, T]:
@@ -32,7 +38,13 @@ class Operation(Generic[T]):
                 f"operation {self.key!r} is awaited twice. Keep its value, or make a new operation.", key=self.key
             )
         self._begun = True
-        return await self._perform()
+        try:
+            value = await self._perform()
+        except Exception:
+            self._ended()
+            raise
+        self._ended()
+        return value
 
     def __repr__(self) -> str:
         return f"<durable operation {self.key}>"
@@ -60,31 +72,39 @@ class TaskGuard:
 
 def check_operations(operations: tuple[object, ...], where: str) -> None:
     """Refuse anything but operations, with the fix."""
-    for operation in operations:
-        if isinstance(operation, Operation):
-            continue
-        if asyncio.iscoroutine(operation):
-            operation.close()
+    others = [operation for operation in operations if not isinstance(operation, Operation)]
+    for other in others:
+        if asyncio.iscoroutine(other):
+            other.close()
+    if others:
         raise MisusedOperation(
-            f"ctx.{where} takes durable operations, not {type(operation).__name__}. Give it ctx.step(function, …), "
+            f"ctx.{where} takes durable operations, not {type(others[0]).__name__}. Give it ctx.step(function, …), "
             "ctx.wait(…), ctx.sleep(…) or child.result(); for several in a row use ctx.branches(function, …)."
         )
 
 
 class Keys:
-    """Gives operations their keys: a name, then `name#2`, `name#3`, or an explicit one, used once."""
+    """Gives operations their keys in one scope: a name, then `name#2`, `name#3`, or an explicit one. A key that is used
+    twice, also by a name and explicitly, raises DuplicateKey."""
 
-    def __init__(self) -> None:
+    def __init__(self, scope: str) -> None:
+        self._scope = scope
         self._counts: dict[str, int] = {}
-        self._explicit: set[str] = set()
+        self._used: set[str] = set()
 
     def next(self, name: str) -> str:
+        """The key of the next operation of that name, with its scope."""
         count = self._counts[name] = self._counts.get(name, 0) + 1
-        return name if count == 1 else f"{name}#{count}"
+        return self.use(name if count == 1 else f"{name}#{count}")
 
-    def explicit(self, key: str) -> bool:
-        """Whether this key is used for the first time."""
-        if key in self._explicit:
-            return False
-        self._explicit.add(key)
-        return True
+    def use(self, key: str) -> str:
+        """An explicit key, with its scope."""
+        full = self._scope + key
+        if len(full) > LONGEST_KEY:
+            raise InvalidOption("key", key, f"at most {LONGEST_KEY} characters, with the scopes of branches around it")
+        if unfit := check_key_text("key", full):
+            raise unfit
+        if key in self._used:
+            raise DuplicateKey(full)
+        self._used.add(key)
+        return full

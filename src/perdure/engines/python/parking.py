@@ -10,6 +10,47 @@ from typing import Any
 from perdure.contract.ports import Run, Suspended
 from perdure.model.waits import Wait
 
+AGAIN_S = 0.25
+"""After a suspension that was refused, the next is tried no sooner: why it was may be known here only later."""
+
+
+class Parked:
+    """One branch that waits. It looks when it is ticked, or after a while, and stays parked while it finds nothing.
+
+    `waits` is asked when the process is suspended: what stands then is what it waits for.
+    """
+
+    def __init__(self, waits: Callable[[], tuple[Wait, ...]]) -> None:
+        self.waits = waits
+        self._ticked = False
+        self._answer: BaseException | None = None
+        self._turn: asyncio.Future[None] | None = None
+
+    def tick(self, process_id: str = "") -> None:
+        self._ticked = True
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)
+
+    def end(self, answer: BaseException) -> None:
+        """There is nothing to wait for any more: the branch is told this."""
+        self._answer = answer
+        self.tick()
+
+    async def turn(self, within_s: float) -> None:
+        """Return when the branch must look again, at the latest after so long. Raises what has ended the wait."""
+        loop = asyncio.get_running_loop()
+        if not self._ticked:
+            self._turn = loop.create_future()
+            timer = loop.call_later(within_s, self.tick)
+            try:
+                await self._turn
+            finally:
+                timer.cancel()
+                self._turn = None
+        self._ticked = False
+        if self._answer is not None:
+            raise self._answer
+
 
 class ParkingLot:
     """Counts the branches of one process that work, and suspends the process once none has for a while.
@@ -27,7 +68,7 @@ class ParkingLot:
     ) -> None:
         self._run, self._bound_s, self._suspend, self._spawn = run, bound_s, suspend, spawn
         self._working = 1
-        self._parked: dict[asyncio.Future[None], tuple[Wait, ...]] = {}
+        self._parked: dict[Parked, None] = {}
         self._gave_back = False
         self._timer: asyncio.TimerHandle | None = None
         self._suspending: asyncio.Task[None] | None = None
@@ -37,9 +78,9 @@ class ParkingLot:
         """The code waits for that many branches of its own, which work now."""
         self._working += branches - 1
 
-    def branch_ended(self, *, last: bool) -> None:
-        """A branch has ended; after the last one the code itself works again."""
-        if not last:
+    def branch_ended(self, *, code_goes_on: bool) -> None:
+        """A branch has ended. In its place the code itself works again, or waits for the others still."""
+        if not code_goes_on:
             self._stopped_working()
 
     def _stopped_working(self) -> None:
@@ -47,8 +88,11 @@ class ParkingLot:
         if self._working == 0 and self._parked:
             self._gave_back = True
             self._run.begin_wait()
-            if self._bound_s is not None:
-                self._timer = asyncio.get_running_loop().call_later(self._bound_s, self._begin_suspending)
+            self._arm(self._bound_s)
+
+    def _arm(self, after_s: float | None) -> None:
+        if after_s is not None:
+            self._timer = asyncio.get_running_loop().call_later(after_s, self._begin_suspending)
 
     def _begin_suspending(self) -> None:
         self._timer = None
@@ -56,38 +100,35 @@ class ParkingLot:
             self._suspending = self._spawn(self._suspend_now(), "perdure-suspend")
 
     async def _suspend_now(self) -> None:
+        waits = tuple(dict.fromkeys(wait for parked in self._parked for wait in parked.waits()))
+        answer: BaseException | None = None
         try:
-            self.suspended = await self._suspend(
-                tuple(dict.fromkeys(w for waits in self._parked.values() for w in waits))
-            )
-            answer: BaseException | None = Suspended() if self.suspended else None
+            self.suspended = await self._suspend(waits)
+            if self.suspended:
+                answer = Suspended()
+                self._run.note_suspended()
         except Exception as error:  # the store's: whoever waits is told
             answer = error
         self._suspending = None
         for parked in tuple(self._parked):
-            if parked.done():
-                continue
-            if answer is None:  # some wait is over already: every branch looks again
-                parked.set_result(None)
-            else:
-                parked.set_exception(answer)
+            if answer is not None:
+                parked.end(answer)
+            else:  # some wait is over already: every branch looks again
+                parked.tick()
+        if answer is None and self._working == 0 and self._timer is None:
+            self._arm(max(self._bound_s or 0.0, AGAIN_S))
 
     @asynccontextmanager
-    async def parked(self, waits: tuple[Wait, ...]) -> AsyncIterator[asyncio.Future[None]]:
-        """This branch waits. The future given is done when the branch must look again, or raises Suspended."""
+    async def parked(self, parked: Parked) -> AsyncIterator[None]:
+        """This branch waits until the block ends; then it works again, under a permit. Raises Suspended."""
         if self.suspended:
             raise Suspended
-        signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._parked[signal] = waits
+        self._parked[parked] = None
         self._stopped_working()
         try:
-            yield signal
+            yield
         finally:
-            del self._parked[signal]
-            if not signal.done():
-                signal.cancel()
-            elif not signal.cancelled():
-                signal.exception()  # taken note of, also where the branch was cancelled instead
+            del self._parked[parked]
             await self._work_again()
 
     async def _work_again(self) -> None:
@@ -95,10 +136,16 @@ class ParkingLot:
             self._timer.cancel()
             self._timer = None
         self._working += 1
-        if self._suspending is not None:  # what is being decided about the row must be known first
-            await asyncio.wait({self._suspending})
+        interrupted: asyncio.CancelledError | None = None
+        while self._suspending is not None:  # what is being decided about the row must be known first
+            try:
+                await asyncio.wait({self._suspending})
+            except asyncio.CancelledError as error:
+                interrupted = error
         if self.suspended:
             raise Suspended
         if self._gave_back:
             self._gave_back = False
             await self._run.end_wait()
+        if interrupted is not None:
+            raise interrupted

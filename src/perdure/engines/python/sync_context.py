@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, ParamSpec, TypeVar, overload
 from uuid import UUID
 
-from perdure.contract.ports import Run, Suspended
+from perdure.contract.ports import Suspended
 from perdure.engines.python.children import ChildHandle
 from perdure.engines.python.context import ContextFacts, ProcessContext
 from perdure.engines.python.definitions import Process
@@ -27,8 +27,8 @@ PayloadT = TypeVar("PayloadT")
 class SyncContext(ContextFacts):
     """Handed to every plain `def` process as its first argument. `later` makes operations for `gather` and `race`."""
 
-    def __init__(self, run: Run, later: ProcessContext) -> None:
-        super().__init__(run)
+    def __init__(self, later: ProcessContext) -> None:
+        super().__init__(later.execution)
         self.later = later
         self._loop = asyncio.get_running_loop()
         self._waiting: asyncio.Task[Any] | None = None
