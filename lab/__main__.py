@@ -1,4 +1,4 @@
-"""`python -m lab kills | fairness | latency | power`: proof and figures. JSON at the end; exit code 1 on a breach."""
+"""`python -m lab kills | durable | fairness | latency | power`: proof and figures. JSON at the end; exit code 1 on a breach."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from lab.durable.run import FULL, run_after_every_write, run_at_each_commit_fresh, run_at_growing_commits
 from lab.fairness import run_fairness
 from lab.kills.run import LEAST_HITS, KillLab
 from lab.latency import run_latency
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kills.add_argument("--seed", type=int, default=1)
     kills.add_argument("--least-hits", type=int, default=LEAST_HITS, help="how often each moment must be hit")
     kills.set_defaults(run=_kills)
+    durable = labs.add_parser("durable", help="one function of 30 steps, killed after everything it has written")
+    durable.set_defaults(run=_durable)
     fairness = labs.add_parser("fairness", help="saturating programs on one file: shares, and renewals in time")
     fairness.add_argument("--seconds", type=float, default=60.0)
     fairness.add_argument("--programs", type=int, default=3)
@@ -57,6 +60,20 @@ def _kills(options: argparse.Namespace, folder: Path) -> int:
     for breach in report.breaches[:50]:
         print(f"  {breach}", file=sys.stderr)
     return 1
+
+
+def _durable(options: argparse.Namespace, folder: Path) -> int:
+    breaches: list[str] = []
+    for name, series in (
+        ("after every write", run_after_every_write),
+        ("at growing commits", run_at_growing_commits),
+        ("at each commit, on a new file", run_at_each_commit_fresh),
+    ):
+        _say(name)
+        report = series(folder / series.__name__, FULL)
+        _print(report)
+        breaches += report.breaches
+    return 1 if breaches else 0
 
 
 def _fairness(options: argparse.Namespace, folder: Path) -> int:

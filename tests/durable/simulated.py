@@ -133,7 +133,7 @@ class Machine:
         registry.die = die
         host = self.host(registry)
         serving = asyncio.get_running_loop().create_task(host.serve())
-        while not died.is_set() and not ended():
+        while not died.is_set() and not ended():  # noqa: ASYNC110 - virtual time
             await asyncio.sleep(0.05)
         if not died.is_set():
             host.stop()
@@ -154,7 +154,7 @@ class Machine:
     async def until(self, holds: Callable[[], bool], within_s: float = 120.0) -> None:
         """Let virtual time pass until it holds."""
         async with asyncio.timeout(within_s):
-            while not holds():
+            while not holds():  # noqa: ASYNC110 - virtual time
                 await asyncio.sleep(0.01)
 
     def status(self, id: str) -> str:

@@ -1,77 +1,16 @@
-"""Durable operations: their keys, what is refused, how steps fail, and what is recorded."""
+"""Durable operations: their keys, and what is refused."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from perdure.engines.python.context import ProcessContext
-from perdure.engines.python.definitions import Process, Retry
-from perdure.engines.python.signals import Signal
 from perdure.host import Host
-from perdure.model.outcomes import Completed, Failed
-from perdure.model.registration import RetryPolicy
+from tests.durable.bodies import double, error, keys, run, value
 from tests.durable.simulated import Machine, simulate
-
-Body = Callable[[ProcessContext], Awaitable[Any]]
-
-go = Signal("go", int)
-
-
-def one(body: Body, *, retry: RetryPolicy | None = None) -> Callable[[Host], Process[None, Any]]:
-    """Defines one process, `work`, with this body."""
-
-    def define(host: Host) -> Process[None, Any]:
-        @host.process(recovery="rerunnable", name="work", retry=retry, signals=[go])
-        async def work(ctx: ProcessContext) -> Any:
-            return await body(ctx)
-
-        return work
-
-    return define
-
-
-async def outcome_of(machine: Machine, body: Body, retry: RetryPolicy | None = None) -> Any:
-    """How a process with this body ends, under the id `p`."""
-    machine.define = one(body, retry=retry)
-    async with machine.host() as host:
-        await host.start(host.find_process("work"), id="p")
-        return await machine.ended("p")
-
-
-def run(body: Body, retry: RetryPolicy | None = None) -> tuple[Any, Machine]:
-    machines: list[Machine] = []
-
-    async def main() -> Any:
-        machine = Machine(lambda host: None)
-        machines.append(machine)
-        return await outcome_of(machine, body, retry)
-
-    return simulate(main), machines[0]
-
-
-def keys(machine: Machine, prefix: str = "step.") -> list[str]:
-    return asyncio.run(machine.keys("p", prefix))
-
-
-def value(outcome: Any) -> Any:
-    assert isinstance(outcome, Completed), outcome
-    import msgspec
-
-    return msgspec.json.decode(outcome.value)
-
-
-def error(outcome: Any) -> tuple[str, str]:
-    assert isinstance(outcome, Failed), outcome
-    return outcome.error.type, outcome.error.message
-
-
-async def double(n: int) -> int:
-    return 2 * n
-
 
 # --- keys ------------------------------------------------------------------------------------------------------
 
@@ -131,7 +70,7 @@ def test_an_explicit_key_that_is_also_the_name_of_a_step_is_an_error_at_once(exp
         second = await (ctx.step(double, 1) if explicit_first else ctx.step(double, 1, key="double"))
         return [first, second]
 
-    outcome, machine = run(body)
+    outcome, _machine = run(body)
     assert error(outcome)[0] == "DuplicateKey"
 
 
@@ -189,7 +128,7 @@ def test_a_durable_operation_inside_a_step_is_refused() -> None:
 
         return await ctx.step(outer)
 
-    outcome, machine = run(body)
+    outcome, _machine = run(body)
     assert error(outcome)[0] == "StepFailed"
     assert "a durable operation is made inside step 'outer'" in error(outcome)[1]
 
@@ -217,106 +156,3 @@ def test_a_process_that_is_started_inside_a_step_is_no_part_of_that_step() -> No
             return await machine.ended("p")
 
     assert value(simulate(main)) == 8
-
-
-# --- steps that fail -------------------------------------------------------------------------------------------
-
-
-def failing(times: int, with_error: Exception) -> tuple[Callable[[], Awaitable[int]], list[int]]:
-    tries: list[int] = []
-
-    async def flaky() -> int:
-        tries.append(len(tries) + 1)
-        if len(tries) <= times:
-            raise with_error
-        return len(tries)
-
-    return flaky, tries
-
-
-def test_a_step_with_a_retry_policy_is_tried_again_until_it_succeeds() -> None:
-    flaky, tries = failing(2, ValueError("not yet"))
-
-    async def body(ctx: ProcessContext) -> int:
-        return await ctx.step(flaky, retry=Retry(max_attempts=3))
-
-    outcome, machine = run(body)
-    assert value(outcome) == 3
-    ((_, entry),) = [e for e in asyncio.run(machine.log("p")) if e[0] == "step.completed"]
-    assert entry["tries"] == 3
-
-
-def test_a_step_whose_retries_are_used_up_has_failed_for_good() -> None:
-    flaky, tries = failing(9, ValueError("no"))
-
-    async def body(ctx: ProcessContext) -> int:
-        return await ctx.step(flaky, retry=Retry(max_attempts=2))
-
-    outcome, machine = run(body)
-    assert error(outcome) == ("StepFailed", "step 'flaky' failed: ValueError: no")
-    assert tries == [1, 2]
-
-
-def test_each_try_of_a_step_is_bounded_by_its_timeout() -> None:
-    async def endless() -> None:
-        await asyncio.sleep(1_000)
-
-    async def body(ctx: ProcessContext) -> Any:
-        return await ctx.step(endless, timeout=2, retry=Retry(max_attempts=2, jitter=0.0))
-
-    outcome, machine = run(body)
-    assert error(outcome)[1].startswith("step 'endless' failed: TimeoutError")
-
-
-def test_a_step_that_fails_in_two_attempts_of_its_process_fails_as_itself_both_times() -> None:
-    flaky, tries = failing(2, ValueError("no"))
-
-    async def body(ctx: ProcessContext) -> int:
-        await ctx.step(double, 1)
-        return await ctx.step(flaky)
-
-    outcome, machine = run(body, Retry(max_attempts=3))
-    assert value(outcome) == 3
-    assert keys(machine) == ["double", "flaky", "flaky", "flaky"]
-
-
-def test_a_result_that_is_too_large_is_refused_with_its_size_and_the_step_is_not_tried_again() -> None:
-    tries = []
-
-    async def large() -> str:
-        tries.append(1)
-        return "x" * 2_000_000
-
-    async def body(ctx: ProcessContext) -> str:
-        return await ctx.step(large, retry=Retry(max_attempts=3))
-
-    outcome, _ = run(body)
-    kind, message = error(outcome)
-    assert kind == "StepFailed"
-    assert "InvalidPayload" in message
-    assert "1,048,576" in message or "1048576" in message
-    assert tries == [1]
-
-
-def test_a_failure_of_the_store_is_never_taken_for_one_of_the_code() -> None:
-    from perdure.testing.faults import FailBefore
-
-    async def main() -> Any:
-        bodies = []
-
-        async def body(ctx: ProcessContext) -> str:
-            bodies.append(1)
-            try:
-                await ctx.step(double, 1)
-            except Exception:
-                return "taken for a failure of the step"
-            return "done"
-
-        machine = Machine(one(body), infrastructure_backoff_ms=10)
-        registry = machine.registry(lambda verb, number: FailBefore() if (verb, number) == ("AppendEvent", 1) else None)
-        async with machine.host(registry) as host:
-            await host.start(host.find_process("work"), id="p")
-            return await machine.ended("p"), len(bodies)
-
-    outcome, bodies = simulate(main)
-    assert (value(outcome), bodies) == ("done", 2)
