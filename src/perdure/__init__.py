@@ -17,6 +17,7 @@ from perdure.errors import (
 )
 from perdure.host import Host
 from perdure.hosting.handle import Handle
+from perdure.hosting.portal import Portal, SyncHandle
 from perdure.model.events import Event
 from perdure.model.outcomes import Abandoned, Cancelled, Completed, Failed
 from perdure.runtime.options import WorkerOptions
@@ -25,6 +26,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Abandoned", "Cancelled", "CommandResult", "Completed", "Event", "Failed", "Handle", "Host", "PerdureError",
-    "Process", "ProcessAbandoned", "ProcessCancelled", "ProcessContext", "ProcessEnded", "ProcessFailed", "Retry",
-    "Signal", "SyncContext", "WorkerOptions", "__version__",
+    "Portal", "Process", "ProcessAbandoned", "ProcessCancelled", "ProcessContext", "ProcessEnded", "ProcessFailed",
+    "Retry", "Signal", "SyncContext", "SyncHandle", "WorkerOptions", "__version__",
 ]  # fmt: skip

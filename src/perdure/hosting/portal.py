@@ -1,0 +1,299 @@
+"""The host for callers without async: scripts, Django, notebooks. One event loop in one thread, and blocking calls.
+
+There is no second implementation: every verb here is the async one of Host or Handle, done on the portal's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import Future, wait
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
+
+from perdure.engines.command.request import CommandResult
+from perdure.engines.python.definitions import Process
+from perdure.engines.python.signals import Signal
+from perdure.errors import WrongHostUse
+from perdure.host import Host
+from perdure.hosting.handle import Handle
+from perdure.model.events import Event
+from perdure.model.outcomes import ProcessAwaitOutput
+from perdure.runtime.spawner import Spawner, WorkThread
+from perdure.runtime.worker import Drained
+
+P = ParamSpec("P")
+T = TypeVar("T")
+InputT = TypeVar("InputT")
+OutputT = TypeVar("OutputT")
+PayloadT = TypeVar("PayloadT")
+
+NOT_OPEN = "this portal is not open: use it inside `with host.sync as portal:`, or call portal.open() first"
+OWN_LOOP = "this is the portal's own event loop, which a blocking call would stop: await the Host's verbs here"
+CLOSED_MEANWHILE = "the portal was closed during this call. What was committed stands, and no process was harmed."
+
+
+class StartOptions(TypedDict, total=False):
+    """The options of Host.start."""
+
+    id: str | None
+    delay: timedelta | float | None
+    deadline: timedelta | float | None
+    priority: int
+    queue: str | None
+    label: str | None
+
+
+def _on_host(verb: Callable[Concatenate[Host, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[Portal, P], T]:
+    def blocking(portal: Portal, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return portal.call(verb, portal.host, *args, **kwargs)
+
+    functools.update_wrapper(blocking, verb)
+    return blocking
+
+
+def _starting(
+    verb: Callable[Concatenate[Host, P], Coroutine[Any, Any, Handle[T]]],
+) -> Callable[Concatenate[Portal, P], SyncHandle[T]]:
+    def blocking(portal: Portal, /, *args: P.args, **kwargs: P.kwargs) -> SyncHandle[T]:
+        return SyncHandle(portal, portal.call(verb, portal.host, *args, **kwargs))
+
+    functools.update_wrapper(blocking, verb)
+    return blocking
+
+
+def _on_handle(
+    verb: Callable[Concatenate[Handle[Any], P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[SyncHandle[Any], P], T]:
+    def blocking(handle: SyncHandle[Any], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return handle.portal.call(verb, handle.asynchronous, *args, **kwargs)
+
+    functools.update_wrapper(blocking, verb)
+    return blocking
+
+
+class Portal:
+    """The verbs of a Host as blocking calls, from any number of threads.
+
+        with host.sync as portal:
+            run = portal.start(greet, "world", id="greeting-1")
+            print(run.result(timeout=30))
+
+    Opening starts one thread with one event loop and opens the host there; closing drains like the async host and
+    joins the thread. `async def` processes run on that loop, plain ones in the host's threads.
+    """
+
+    def __init__(self, host: Host, spawner: Spawner) -> None:
+        self.host, self._spawner = host, spawner
+        self._lock = threading.RLock()  # re-entered if the collector closes an iterator of events in the middle
+        self._calls: set[Future[Any]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._thread: WorkThread | None = None
+        self._thread_id: int | None = None
+        self._closing = False
+        self._grace: timedelta | None = None
+        self._ended: Future[tuple[Drained, ...]] = Future()
+
+    # --- opening and closing ----------------------------------------------------------------------------------
+
+    def open(self) -> Portal:
+        """Open the host on a thread of this portal's own. Raises what Host.open raises; nothing is left behind then."""
+        if self._thread is not None:
+            raise WrongHostUse("this portal is open already; close it first, or take another host")
+        opened: Future[None] = Future()
+        ended: Future[tuple[Drained, ...]] = Future()
+        self._ended, self._closing = ended, False
+        try:
+            self._thread = self._spawner.start_thread(lambda: self._run(opened, ended), "perdure-portal")
+            if self._thread is None:
+                raise WrongHostUse("a portal needs a thread, and this host's spawner has none: use the async verbs")
+            opened.result()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def close(self, *, grace: timedelta | None = None) -> tuple[Drained, ...]:
+        """Drain and close the host (see Host.close), then end the thread. Safe to call twice.
+
+        Calls of other threads that still wait when the host has closed raise WrongHostUse.
+        """
+        thread, ended = self._thread, self._ended
+        if thread is None:
+            return ()
+        if self._thread_id == threading.get_ident():
+            raise WrongHostUse(OWN_LOOP)
+        with self._lock:
+            self._closing, self._grace = True, grace
+            if self._loop is not None and self._stopping is not None:
+                self._loop.call_soon_threadsafe(self._stopping.set)
+        thread.join()
+        self._thread = None
+        return ended.result()
+
+    def __enter__(self) -> Portal:
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, opened: Future[None], ended: Future[tuple[Drained, ...]]) -> None:
+        """The thread: a loop that lives as long as the portal is open. Whoever waits for it learns how it ended."""
+        try:
+            ended.set_result(asyncio.run(self._live(opened)))
+        except BaseException as error:
+            if opened.done():
+                ended.set_exception(error)
+            else:
+                ended.set_result(())  # it was never open: there is one error, and open() raises it
+                opened.set_exception(error)
+
+    async def _live(self, opened: Future[None]) -> tuple[Drained, ...]:
+        await self.host.open()
+        with self._lock:
+            self._loop, self._thread_id = asyncio.get_running_loop(), threading.get_ident()
+            self._stopping = asyncio.Event()
+            if self._closing:  # whoever opened it was interrupted, and is waiting for this thread to end
+                self._stopping.set()
+        opened.set_result(None)
+        try:
+            await self._stopping.wait()
+            return await self.host.close(grace=self._grace)
+        finally:
+            await self.host.close()  # changes nothing unless the loop is torn down from outside
+            await self._end_calls()
+
+    async def _end_calls(self) -> None:
+        """Take no more calls; end those that wait. The turn lets all begin: only what has begun can be cancelled."""
+        with self._lock:
+            loop, self._loop, self._thread_id = self._loop, None, None
+            waiting = tuple(self._calls)
+        for call in waiting:
+            call.cancel()
+        assert loop is not None
+        turn = loop.create_future()
+        loop.call_soon(turn.set_result, None)
+        await turn
+
+    # --- calls ------------------------------------------------------------------------------------------------
+
+    def call(self, verb: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do any coroutine function on the portal's loop and wait for it."""
+        return self.wait(functools.partial(verb, *args, **kwargs), None, "the call")
+
+    def wait(self, verb: Callable[[], Coroutine[Any, Any, T]], timeout: float | None, subject: str) -> T:
+        """The same with a bound, in seconds: raises TimeoutError, and only the waiting is given up."""
+        call = self.submit(verb)
+        try:
+            done, _ = wait({call}, timeout)
+        except BaseException:  # this thread is interrupted: nobody waits for the call any more
+            call.cancel()
+            raise
+        if not done:
+            call.cancel()
+            raise TimeoutError(f"{subject} has not ended within {timeout} s. It goes on; wait again as you like.")
+        if call.cancelled():
+            raise WrongHostUse(CLOSED_MEANWHILE)
+        return call.result()
+
+    def submit(self, verb: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
+        """Have it done on the portal's loop without waiting for it."""
+        with self._lock:
+            if self._thread_id == threading.get_ident():
+                raise WrongHostUse(OWN_LOOP)
+            if self._loop is None:
+                raise WrongHostUse(NOT_OPEN)
+            call = asyncio.run_coroutine_threadsafe(verb(), self._loop)
+            self._calls.add(call)
+        call.add_done_callback(self._forget)
+        return call
+
+    def _forget(self, call: Future[Any]) -> None:
+        with self._lock:
+            self._calls.discard(call)
+
+    # --- the verbs of Host ------------------------------------------------------------------------------------
+
+    @overload
+    def start(self, process: Process[None, OutputT], **options: Unpack[StartOptions]) -> SyncHandle[OutputT]: ...
+    @overload
+    def start(
+        self, process: Process[InputT, OutputT], value: InputT, **options: Unpack[StartOptions]
+    ) -> SyncHandle[OutputT]: ...
+    def start(self, process: Process[Any, Any], value: Any = None, **options: Unpack[StartOptions]) -> SyncHandle[Any]:
+        """See Host.start."""
+        return SyncHandle(self, self.wait(lambda: self.host.start(process, value, **options), None, "the start"))
+
+    def start_many(
+        self, process: Process[InputT, OutputT], values: Iterable[InputT], **options: Any
+    ) -> list[SyncHandle[OutputT]]:
+        """See Host.start_many; the options are its own."""
+        handles = self.wait(lambda: self.host.start_many(process, values, **options), None, "the start")
+        return [SyncHandle(self, handle) for handle in handles]
+
+    @overload
+    def get_handle(self, id: str) -> SyncHandle[Any]: ...
+    @overload
+    def get_handle(self, id: str, process: Process[Any, OutputT]) -> SyncHandle[OutputT]: ...
+    def get_handle(self, id: str, process: Process[Any, Any] | None = None) -> SyncHandle[Any]:
+        """See Host.get_handle."""
+        if self._loop is None:
+            raise WrongHostUse(NOT_OPEN)
+        return SyncHandle(self, self.host.get_handle(id) if process is None else self.host.get_handle(id, process))
+
+    def shell(self, text: str, **options: Any) -> SyncHandle[CommandResult]:
+        """See Host.shell."""
+        return self.command(["/bin/sh", "-c", text], **options)
+
+    command = _starting(Host.command)
+    register_external = _starting(Host.register_external)
+    complete = _on_host(Host.complete)
+    record_departure = _on_host(Host.record_departure)
+    claim_and_run_pending = _on_host(Host.claim_and_run_pending)
+    list = _on_host(Host.list)
+
+
+class SyncHandle(Generic[OutputT]):
+    """One process, by its id: a Handle whose verbs block. The async one is `asynchronous`."""
+
+    def __init__(self, portal: Portal, handle: Handle[OutputT]) -> None:
+        self.portal, self.asynchronous, self.id = portal, handle, handle.id
+
+    def __repr__(self) -> str:
+        return f"<SyncHandle {self.id}>"
+
+    def result(self, timeout: float | None = None) -> OutputT:
+        """See Handle.result. After `timeout` seconds raises TimeoutError; the process goes on."""
+        return self.portal.wait(self.asynchronous.result, timeout, f"process {self.id!r}")
+
+    def outcome(self, timeout: float | None = None) -> ProcessAwaitOutput:
+        """See Handle.outcome, and `result` for `timeout`."""
+        return self.portal.wait(self.asynchronous.outcome, timeout, f"process {self.id!r}")
+
+    def events(self, after: int = 0, *, follow: bool = True, timeout: float | None = None) -> Iterator[Event]:
+        """See Handle.events. Raises TimeoutError if one event is not followed by another within `timeout` seconds: go
+        on with a new iterator `after` the last one's sequence."""
+        events = self.asynchronous.events(after, follow=follow)
+        waited_for = f"the wait for an event of {self.id!r}"
+
+        async def following() -> Event | None:
+            return await anext(events, None)
+
+        while (event := self.portal.wait(following, timeout, waited_for)) is not None:
+            yield event
+
+    def signal(self, signal: Signal[PayloadT], payload: PayloadT, *, id: str | None = None) -> int:
+        """See Handle.signal."""
+        return self.portal.call(self.asynchronous.signal, signal, payload, id=id)
+
+    status = _on_handle(Handle.status)
+    record = _on_handle(Handle.record)
+    explain = _on_handle(Handle.explain)
+    cancel = _on_handle(Handle.cancel)
+    abandon = _on_handle(Handle.abandon)
