@@ -1,1 +1,1 @@
-"""The durable lab: one long function, killed after every single thing it has written down, and finished all the same."""
+"""The durable lab: one long function, killed after each thing it has written, and finished all the same."""

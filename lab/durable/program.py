@@ -1,4 +1,4 @@
-"""One program of the durable lab: goes on with the function, and kills itself when told. `python -m lab.durable.program`.
+"""One program of the durable lab: `python -m lab.durable.program`. It goes on with the function, and dies when told.
 
 Arguments: the database, the ledger, the function's size as JSON, and when to die: `journal` (right after the first
 thing it has written into a journal), the number of a commit, or `never`.
@@ -76,15 +76,14 @@ async def run(database: Path, ledger_path: Path, size: Size, dies: str) -> list[
 
 async def finished_steps(host: Host) -> list[str]:
     """The steps whose results are in a log, as the ledger names them."""
-    found = []
+    found: list[str] = []
     for record in (await host.list()).records:
         try:
             page = await host.registry.events_after(record.id, 0, 10_000)
         except UnknownProcess:
             continue
-        for event in page.events:
-            if event.type == "step.completed":
-                found.append(msgspec.json.decode(msgspec.json.decode(event.payload)["arguments"])[0])
+        entries = (msgspec.json.decode(e.payload) for e in page.events if e.type == "step.completed")
+        found += [msgspec.json.decode(entry["arguments"])[0] for entry in entries]
     return found
 
 

@@ -1,10 +1,11 @@
-"""A real function in real programs, each killed with SIGKILL right after what it has written; a new interpreter each."""
+"""A real function in real programs, a new interpreter each, killed with SIGKILL right after what it has written."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from lab.durable.run import Size, run_after_every_write, run_at_each_commit_fresh, run_at_growing_commits
+from lab.durable.run import run_after_every_write, run_at_each_commit_fresh, run_at_growing_commits
+from lab.durable.work import Size
 
 SIZE = Size(row=3, together=3, branch=3)
 SMALL = Size(row=1, together=2, branch=1)
