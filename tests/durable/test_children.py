@@ -149,3 +149,18 @@ def test_keys_that_look_alike_are_different_children() -> None:
     assert len(set(ids)) == len(keys)
     assert all(len(id) <= 200 for id in ids)
     assert ids[0] == "p:a"
+
+
+def test_a_process_may_start_itself() -> None:
+    def define(host: Host) -> None:
+        @host.process(recovery="rerunnable", name="work")
+        async def countdown(ctx: ProcessContext, number: int) -> int:
+            return 0 if number == 0 else 1 + await (await ctx.start(countdown, number - 1)).result()
+
+    async def main() -> None:
+        machine = Machine(define)
+        async with machine.host() as host:
+            await host.start(host.find_process("work"), 5, id="p")
+            assert value(await machine.ended("p")) == 5
+
+    simulate(main)

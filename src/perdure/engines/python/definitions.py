@@ -151,12 +151,22 @@ def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
         ) from error
 
 
+def _closure(function: Callable[..., Any]) -> dict[str, Any]:
+    """What the enclosing functions have given it so far: the process itself, if it starts itself, comes later."""
+    found = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            found[name] = cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+    return found
+
+
 def signals_used(function: Callable[..., Any]) -> tuple[Signal[Any], ...]:
     """The signals that a function's code names: module-level ones and those of enclosing functions."""
     found: dict[str, Signal[Any]] = {}
     codes = [function.__code__] if hasattr(function, "__code__") else []
-    closure = inspect.getclosurevars(function).nonlocals if codes else {}
-    names = {**getattr(function, "__globals__", {}), **closure}
+    names = {**getattr(function, "__globals__", {}), **(_closure(function) if codes else {})}
     while codes:
         code = codes.pop()
         codes += [constant for constant in code.co_consts if inspect.iscode(constant)]
