@@ -129,6 +129,9 @@ class Recorder:
             raise Suspended
         if self.broken is not None:
             raise self.broken
+        if not self._run.may_write:
+            fence = self._run.lease.fence
+            raise LeaseSuperseded(self.process_id, fence, fence, None)
         if self._run.cancel_reason is not None and not self._run.asked_to_end:
             raise asyncio.CancelledError(self._run.cancel_reason)
 
