@@ -17,7 +17,8 @@ from perdure.errors import (
 )
 from perdure.host import Host
 from perdure.hosting.handle import Handle
-from perdure.hosting.portal import Portal, SyncHandle
+from perdure.hosting.portal import Portal
+from perdure.hosting.sync_handle import SyncHandle
 from perdure.model.events import Event
 from perdure.model.outcomes import Abandoned, Cancelled, Completed, Failed
 from perdure.runtime.options import WorkerOptions

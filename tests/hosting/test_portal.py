@@ -10,7 +10,8 @@ import pytest
 from perdure import Event, Host, ProcessCancelled, ProcessContext, ProcessFailed, Signal, SyncContext
 from perdure.errors import InvalidPayload, RegistrationConflict, UnknownProcess
 from perdure.hosting.handle import Handle
-from perdure.hosting.portal import Portal, StartOptions, SyncHandle
+from perdure.hosting.portal import Portal, StartOptions
+from perdure.hosting.sync_handle import SyncHandle
 from perdure.model.queries import Filter
 
 LONGEST_WAIT_S = 20.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 import time
@@ -126,6 +127,24 @@ def test_a_call_that_waits_while_the_portal_closes_is_told_so(host: Host) -> Non
     waiter.join(LONGEST_WAIT_S)
 
     assert isinstance(told.result(LONGEST_WAIT_S), WrongHostUse | StoreError)
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")  # that is what is tried here
+def test_a_portal_opened_before_a_fork_refuses_calls_after_it(host: Host) -> None:
+    with host.sync as portal:
+        child = os.fork()
+        if child == 0:
+            try:
+                portal.list()
+            except WrongHostUse as error:
+                os._exit(7 if portal.close() == () and "fork" in str(error) else 1)
+            finally:
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        still_works = portal.list().records
+
+    assert os.waitstatus_to_exitcode(status) == 7
+    assert still_works == ()
 
 
 def test_a_portal_that_is_not_open_says_how_to_open_it(host: Host) -> None:

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future, wait
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Concatenate, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from perdure.engines.command.request import CommandResult
 from perdure.engines.python.definitions import Process
-from perdure.engines.python.signals import Signal
 from perdure.errors import WrongHostUse
 from perdure.host import Host
 from perdure.hosting.handle import Handle
-from perdure.model.events import Event
-from perdure.model.outcomes import ProcessAwaitOutput
+from perdure.hosting.sync_handle import SyncHandle
 from perdure.runtime.spawner import Spawner, WorkThread
 from perdure.runtime.worker import Drained
 
@@ -33,6 +32,7 @@ PayloadT = TypeVar("PayloadT")
 
 NOT_OPEN = "this portal is not open: use it inside `with host.sync as portal:`, or call portal.open() first"
 OWN_LOOP = "this is the portal's own event loop, which a blocking call would stop: await the Host's verbs here"
+FORKED = "this portal was opened before a fork, and its thread is in the other program: open one after the fork"
 CLOSED_MEANWHILE = "the portal was closed during this call. What was committed stands, and no process was harmed."
 
 
@@ -65,16 +65,6 @@ def _starting(
     return blocking
 
 
-def _on_handle(
-    verb: Callable[Concatenate[Handle[Any], P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[SyncHandle[Any], P], T]:
-    def blocking(handle: SyncHandle[Any], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return handle.portal.call(verb, handle.asynchronous, *args, **kwargs)
-
-    functools.update_wrapper(blocking, verb)
-    return blocking
-
-
 class Portal:
     """The verbs of a Host as blocking calls, from any number of threads.
 
@@ -84,6 +74,9 @@ class Portal:
 
     Opening starts one thread with one event loop and opens the host there; closing drains like the async host and
     joins the thread. `async def` processes run on that loop, plain ones in the host's threads.
+
+    Where there is no block: `portal = host.sync.open()` and, at the end, `portal.close()`. A server that forks opens its
+    portal after the fork.
     """
 
     def __init__(self, host: Host, spawner: Spawner) -> None:
@@ -94,6 +87,7 @@ class Portal:
         self._stopping: asyncio.Event | None = None
         self._thread: WorkThread | None = None
         self._thread_id: int | None = None
+        self._pid = 0
         self._closing = False
         self._grace: timedelta | None = None
         self._ended: Future[tuple[Drained, ...]] = Future()
@@ -106,7 +100,7 @@ class Portal:
             raise WrongHostUse("this portal is open already; close it first, or take another host")
         opened: Future[None] = Future()
         ended: Future[tuple[Drained, ...]] = Future()
-        self._ended, self._closing = ended, False
+        self._ended, self._closing, self._pid = ended, False, os.getpid()
         try:
             self._thread = self._spawner.start_thread(lambda: self._run(opened, ended), "perdure-portal")
             if self._thread is None:
@@ -123,7 +117,7 @@ class Portal:
         Calls of other threads that still wait when the host has closed raise WrongHostUse.
         """
         thread, ended = self._thread, self._ended
-        if thread is None:
+        if thread is None or self._pid != os.getpid():  # after a fork the other program closes it
             return ()
         if self._thread_id == threading.get_ident():
             raise WrongHostUse(OWN_LOOP)
@@ -170,7 +164,8 @@ class Portal:
             await self._end_calls()
 
     async def _end_calls(self) -> None:
-        """Take no more calls; end those that wait. The turn lets all begin: only what has begun can be cancelled."""
+        """Take no more calls, and end those that wait. The turn at the end lets calls that were handed over begin: what
+        has begun is cancelled by the end of the loop, and what hasn't would wait for ever."""
         with self._lock:
             loop, self._loop, self._thread_id = self._loop, None, None
             waiting = tuple(self._calls)
@@ -209,6 +204,8 @@ class Portal:
                 raise WrongHostUse(OWN_LOOP)
             if self._loop is None:
                 raise WrongHostUse(NOT_OPEN)
+            if self._pid != os.getpid():
+                raise WrongHostUse(FORKED)
             call = asyncio.run_coroutine_threadsafe(verb(), self._loop)
             self._calls.add(call)
         call.add_done_callback(self._forget)
@@ -257,43 +254,3 @@ class Portal:
     record_departure = _on_host(Host.record_departure)
     claim_and_run_pending = _on_host(Host.claim_and_run_pending)
     list = _on_host(Host.list)
-
-
-class SyncHandle(Generic[OutputT]):
-    """One process, by its id: a Handle whose verbs block. The async one is `asynchronous`."""
-
-    def __init__(self, portal: Portal, handle: Handle[OutputT]) -> None:
-        self.portal, self.asynchronous, self.id = portal, handle, handle.id
-
-    def __repr__(self) -> str:
-        return f"<SyncHandle {self.id}>"
-
-    def result(self, timeout: float | None = None) -> OutputT:
-        """See Handle.result. After `timeout` seconds raises TimeoutError; the process goes on."""
-        return self.portal.wait(self.asynchronous.result, timeout, f"process {self.id!r}")
-
-    def outcome(self, timeout: float | None = None) -> ProcessAwaitOutput:
-        """See Handle.outcome, and `result` for `timeout`."""
-        return self.portal.wait(self.asynchronous.outcome, timeout, f"process {self.id!r}")
-
-    def events(self, after: int = 0, *, follow: bool = True, timeout: float | None = None) -> Iterator[Event]:
-        """See Handle.events. Raises TimeoutError if one event is not followed by another within `timeout` seconds: go
-        on with a new iterator `after` the last one's sequence."""
-        events = self.asynchronous.events(after, follow=follow)
-        waited_for = f"the wait for an event of {self.id!r}"
-
-        async def following() -> Event | None:
-            return await anext(events, None)
-
-        while (event := self.portal.wait(following, timeout, waited_for)) is not None:
-            yield event
-
-    def signal(self, signal: Signal[PayloadT], payload: PayloadT, *, id: str | None = None) -> int:
-        """See Handle.signal."""
-        return self.portal.call(self.asynchronous.signal, signal, payload, id=id)
-
-    status = _on_handle(Handle.status)
-    record = _on_handle(Handle.record)
-    explain = _on_handle(Handle.explain)
-    cancel = _on_handle(Handle.cancel)
-    abandon = _on_handle(Handle.abandon)
