@@ -75,8 +75,8 @@ class Portal:
     Opening starts one thread with one event loop and opens the host there; closing drains like the async host and
     joins the thread. `async def` processes run on that loop, plain ones in the host's threads.
 
-    Where there is no block: `portal = host.sync.open()` and, at the end, `portal.close()`. A server that forks opens its
-    portal after the fork.
+    Where there is no block: `portal = host.sync.open()` and, at the end, `portal.close()`. A server that forks opens
+    its portal after the fork.
     """
 
     def __init__(self, host: Host, spawner: Spawner) -> None:
