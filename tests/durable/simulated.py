@@ -124,6 +124,8 @@ class Machine:
 
     async def serve_until_dead(self, registry: MortalRegistry, ended: Callable[[], bool]) -> None:
         """Serve with this registry until the host dies, or what is asked for has come about."""
+        if ended():
+            return
         died = asyncio.Event()
 
         def die() -> None:
@@ -136,6 +138,7 @@ class Machine:
         while not died.is_set() and not ended():  # noqa: ASYNC110 - virtual time
             await asyncio.sleep(0.05)
         if not died.is_set():
+            registry.dies_before = registry.dies_after = None
             host.stop()
             await serving
 
