@@ -1,4 +1,4 @@
-"""`python -m lab kills | durable | fairness | latency | power`: proof and figures. JSON at the end; exit code 1 on a breach."""
+"""`python -m lab kills | durable | fairness | latency | power`: proof and figures in JSON; exit code 1 on a breach."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from lab.kills.ledgers import Entry
 from lab.ledger import Ledger
 from perdure.clock import SystemClock
 from perdure.engines.python.context import ProcessContext
-from perdure.host import Host
 from perdure.engines.python.definitions import Process, Retry
+from perdure.host import Host
 
 RERUNNABLE = ("quick", "blocking", "telling", "flaky")
 OWNER_BOUND = ("bound", "bound_blocking")

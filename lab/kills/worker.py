@@ -18,9 +18,9 @@ from lab.kills.work import Work, define_work
 from lab.ledger import Ledger
 from lab.program import ChildChannel, Program
 from perdure.contract.moments import MomentName
+from perdure.engines.python.definitions import Process
 from perdure.errors import PerdureError
 from perdure.host import Host
-from perdure.engines.python.definitions import Process
 from perdure.runtime.options import WorkerOptions
 
 OPTIONS = WorkerOptions(concurrency=8, lease_ttl_ms=900, renew_every_ms=300, cancel_grace_ms=500)

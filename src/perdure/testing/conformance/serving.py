@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from perdure.errors import InfrastructureFailure
 from perdure.engines.python.definitions import Retry
+from perdure.errors import InfrastructureFailure
 from perdure.hosting.serving import SAFETY_INTERVAL_S
 from perdure.model.outcomes import Completed
 from perdure.model.waits import ChildWait
