@@ -64,6 +64,7 @@ class Serving:
             if self._task is not None:
                 self._task.cancel()
                 await asyncio.wait({self._task})
+            await self.driver.finish()
 
     def request(self, reason: str) -> None:
         """Ask for a drive; asking again before it happens changes nothing. Without a worker nothing is driven."""

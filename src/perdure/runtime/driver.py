@@ -32,7 +32,13 @@ class Intake:
             self._again = reason
             return AdmissionReport("coalesced", reason)
         self._scanning = self._spawner.spawn(self._scan(reason), "perdure-drive")
+        self._scanning.add_done_callback(_noted)
         return await asyncio.shield(self._scanning)  # a caller that gives up doesn't take the scan with it
+
+    async def finish(self) -> None:
+        """Wait for the scan in flight, whatever comes of it."""
+        if self._scanning is not None and not self._scanning.done():
+            await asyncio.wait({self._scanning})
 
     async def _scan(self, reason: str) -> AdmissionReport:
         report: AdmissionReport | None = None
@@ -59,6 +65,12 @@ def _joined(first: AdmissionReport, second: AdmissionReport) -> AdmissionReport:
         ended=first.ended + second.ended,
         next_due_at_ms=second.next_due_at_ms,
     )
+
+
+def _noted(scan: asyncio.Task[AdmissionReport]) -> None:
+    """Take note of a scan's error also where its caller has given up: it was the caller's to report."""
+    if not scan.cancelled():
+        scan.exception()
 
 
 class ProcessWorkDriver:
@@ -158,6 +170,10 @@ class ProcessWorkDriver:
         if record.outcome is None:
             raise CallerDeparted(process_id)
         return record.outcome
+
+    async def finish(self) -> None:
+        """Wait for a drive in flight; before the registry is closed."""
+        await self._intake.finish()
 
     async def flush(self, within_s: float) -> None:
         """Give the sink so long to take what waits for it, then stop giving it more."""
