@@ -17,6 +17,8 @@ from perdure.testing.conformance import (
     claims,
     draining,
     driving,
+    durable_steps,
+    durable_waits,
     failures,
     leases,
     log,
@@ -57,6 +59,8 @@ _MODULES: tuple[tuple[Case, ...], ...] = (
     driving.CASES,
     serving.CASES,
     draining.CASES,
+    durable_steps.CASES,
+    durable_waits.CASES,
     pure.CASES,
 )
 
