@@ -55,13 +55,13 @@ class MemoryRows:
         }
 
     async def find_events(self, names: Sequence[EventName]) -> Sequence[Event]:
-        found = []
+        found = {}  # by place: two commands of a batch may bear one name
         for name in names:
             for event in self.logs.get(name.process_id, ()):
                 same_operation = name.operation_id is not None and event.operation_id == name.operation_id
                 if same_operation or (name.replay_key is not None and event.replay_key == name.replay_key):
-                    found.append(event)
-        return found
+                    found[event.process_id, event.sequence] = event
+        return list(found.values())
 
     async def claimable(
         self, lanes: Sequence[str], limit: int, now: Moment, dead_incarnations: Collection[str]

@@ -193,7 +193,8 @@ class Transaction:
         again = await self._rows.leased_by_claim(command.owner.incarnation, command.claim_id)
         if again:
             await self._load(again)
-            rows = [row for id in again if isinstance(row := self._loaded.get(id), _Row)]
+            rows = [row for id in sorted(again) if isinstance(row := self._loaded.get(id), _Row)]
+            rows.sort(key=lambda row: row.record.registration.priority)
             return ClaimReceipt(tuple(Claimed(row.record, row.lease) for row in rows if row.lease))
         proofs = proofs_by_incarnation(command.proofs)
         lanes = [lane(queue, definition) for queue, definition in product(command.queues, command.definitions)]
