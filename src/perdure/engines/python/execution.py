@@ -30,7 +30,7 @@ class Execution:
         self.awaited_children: list[str] = []
         self._effects: LogEffects | None = None
         self._guard: TaskGuard | None = None
-        if journal is not None:
+        if journal is not None or not is_async:
             self.effects  # noqa: B018 - made at once: what is replayed decides where the code is told to stop
 
     @property

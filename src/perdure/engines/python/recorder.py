@@ -37,6 +37,7 @@ class Recorder:
         self._run, self._journal, self._support = run, journal, support
         self._registry = support.registry
         self._main, self._task, self._is_async = main, task, is_async
+        self._loop = asyncio.get_running_loop()
         self.broken: PerdureError | None = None
 
     @property
@@ -89,7 +90,7 @@ class Recorder:
     def _interrupt_soon(self) -> None:
         """What was put off is made up for, unless it is delivered before."""
         if self._run.asked_to_end:
-            asyncio.get_running_loop().call_soon(self._interrupt_main)
+            self._loop.call_soon_threadsafe(self._interrupt_main)
 
     def _interrupt_main(self) -> None:
         if not self._task.done() and self._run.asked_to_end:
@@ -219,7 +220,7 @@ class Recorder:
                 raise interrupted
             task.uncancel()
             if self._is_async:
-                asyncio.get_running_loop().call_soon(self._again, self.strand, task)
+                self._loop.call_soon(self._again, self.strand, task)
         return cast("list[Receipt]", answers)
 
     def _again(self, strand: Strand, task: asyncio.Task[Any]) -> None:
