@@ -118,7 +118,7 @@ async def misuse(kit: Kit) -> None:
         async def awaited() -> None:
             await ctx.step(bodies.note, "c")
 
-        await asyncio.create_task(awaited())
+        await asyncio.gather(awaited())  # in a task of its own
 
     for id, body, kind in (
         ("duplicate", duplicate, "DuplicateKey"), ("coroutine", coroutine, "MisusedOperation"),
