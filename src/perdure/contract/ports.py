@@ -121,8 +121,12 @@ class Run(Protocol):
         sees to it. A lost lease always interrupts."""
         ...
 
-    def note_suspended(self) -> None:
-        """The row was suspended: the lease is given back, and what is left of this run is its code's unwinding."""
+    def begin_suspending(self) -> None:
+        """The engine asks for the row's suspension: until it knows, a lease that is gone is no loss."""
+        ...
+
+    def end_suspending(self, *, suspended: bool) -> None:
+        """The answer: whether the row was suspended, and with it the lease given back."""
         ...
 
     def begin_wait(self) -> None:

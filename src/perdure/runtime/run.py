@@ -29,7 +29,7 @@ class ActiveRun:
 
     __slots__ = (
         "_permit", "deadline", "detached", "ending", "entered", "interrupt_now", "lease", "local_deadline_ms", "record",
-        "stop", "suspended", "task",
+        "stop", "suspended", "suspending", "task",
     )  # fmt: skip
 
     def __init__(self, record: ProcessRecord, lease: Lease, local_deadline_ms: int, permit: HeldPermit) -> None:
@@ -40,7 +40,7 @@ class ActiveRun:
         self.deadline: asyncio.TimerHandle | None = None
         self.entered = False
         self.ending = False
-        self.suspended = False
+        self.suspended = self.suspending = False
         self.interrupt_now: Callable[[], bool] | None = None
         self.detached = False
 
@@ -68,8 +68,11 @@ class ActiveRun:
             return self.record.registration.recovery == "owner_bound"
         return self.stop.kind in ("cancel_requested", "deadline")
 
-    def note_suspended(self) -> None:
-        self.suspended = True
+    def begin_suspending(self) -> None:
+        self.suspending = True
+
+    def end_suspending(self, *, suspended: bool) -> None:
+        self.suspending, self.suspended = False, suspended
 
     def on_stop(self, interrupt_now: Callable[[], bool]) -> None:
         self.interrupt_now = interrupt_now
@@ -87,6 +90,8 @@ class ActiveRun:
         """Tell the code to stop, once; True if this was the telling. Event loop only."""
         if self.ending or self.suspended:
             return False  # its end is being written: the registry decides whether that still may be
+        if self.suspending and stop.kind == "lease_lost":
+            return False  # it may just have given the lease back; if not, the next write or renewal says so
         if self.stop is not None and (self.stop.kind == "lease_lost" or stop.kind != "lease_lost"):
             return False
         self.stop = stop

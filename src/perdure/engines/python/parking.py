@@ -102,13 +102,14 @@ class ParkingLot:
     async def _suspend_now(self) -> None:
         waits = tuple(dict.fromkeys(wait for parked in self._parked for wait in parked.waits()))
         answer: BaseException | None = None
+        self._run.begin_suspending()
         try:
             self.suspended = await self._suspend(waits)
-            if self.suspended:
-                answer = Suspended()
-                self._run.note_suspended()
         except Exception as error:  # the store's: whoever waits is told
             answer = error
+        if self.suspended:
+            answer = Suspended()
+        self._run.end_suspending(suspended=self.suspended)
         self._suspending = None
         for parked in tuple(self._parked):
             if answer is not None:
