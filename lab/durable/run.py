@@ -15,8 +15,7 @@ import msgspec
 from lab.durable.work import RunBegan, Size, StepDone, expected
 
 PROJECT = Path(__file__).parents[2]
-FULL = Size(row=8, together=6, branch=6)
-SMALL = Size(row=2, together=2, branch=2)
+FULL = Size(row=9, together=6, branch=6)
 LONGEST_S = 60.0
 
 

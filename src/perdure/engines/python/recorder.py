@@ -194,18 +194,18 @@ class Recorder:
     async def commit(self, commands: Iterable[RowCommand], committed: Callable[[], None]) -> list[Receipt]:
         """Rule 1: an interruption that comes while it is under way is raised at the next operation instead, if it is
         the process's cancellation; else once it is known what was committed."""
-        asked: Any = self._registry.execute_together(tuple(commands))
-        if not isinstance(asked, asyncio.Future):
-            asked = self._support.spawn(asked, "perdure-journal")
         interrupted: asyncio.CancelledError | None = None
-        while not asked.done():
-            try:
-                await asyncio.wait({asked})
-            except asyncio.CancelledError as error:
-                if interrupted is not None:
-                    raise  # told twice: the bound for ending has passed
-                interrupted = error
         try:
+            asked: Any = self._registry.execute_together(tuple(commands))
+            if not isinstance(asked, asyncio.Future):
+                asked = self._support.spawn(asked, "perdure-journal")
+            while not asked.done():
+                try:
+                    await asyncio.wait({asked})
+                except asyncio.CancelledError as error:
+                    if interrupted is not None:
+                        raise  # told twice: the bound for ending has passed
+                    interrupted = error
             answers = asked.result()
             for answer in answers:
                 if isinstance(answer, PerdureError):
