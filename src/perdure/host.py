@@ -328,7 +328,7 @@ class Host:
         """
         serving = self._open
         registration = self._registration(
-            process, id or self._ids.process_id(), self._input(process, value),
+            process, self._ids.process_id() if id is None else id, self._input(process, value),
             None if deadline is None else milliseconds(deadline), 0 if delay is None else milliseconds(delay), queue,
             priority, label,
         )  # fmt: skip
@@ -437,7 +437,7 @@ class Host:
             max_deaths=process.max_deaths,
             deadline_ms=process.timeout_ms if deadline_ms is None else deadline_ms,
             delay_ms=delay_ms,
-            queue=queue or process.queue,
+            queue=process.queue if queue is None else queue,
             priority=priority,
             identity=None if label is None else Identity(process.name, label),
             signals=process.signal_schemas,
@@ -471,7 +471,7 @@ class Host:
         """
         serving = self._open
         registration = command_registration(
-            id or self._ids.process_id(), argv, env=env, cwd=cwd, grace_ms=milliseconds(grace),
+            self._ids.process_id() if id is None else id, argv, env=env, cwd=cwd, grace_ms=milliseconds(grace),
             deadline_ms=None if deadline is None else milliseconds(deadline), queue=queue,
             max_lines=max_lines, max_line_bytes=max_line_bytes, max_output_bytes=max_output_bytes, label=label,
         )  # fmt: skip
@@ -487,7 +487,7 @@ class Host:
         """Register work that somebody else runs: Perdure never executes it, its owner calls `complete`."""
         serving = self._open
         registration = Registration(
-            id=check_process_id(id or self._ids.process_id()),
+            id=check_process_id(self._ids.process_id() if id is None else id),
             definition=Definition("external", name),
             recovery="externally_owned",
             input=msgspec.Raw(canonical.encode(msgspec.to_builtins(value, str_keys=True, order="deterministic"))),

@@ -81,10 +81,10 @@ def check_registration(registration: Registration) -> PerdureError | None:
         *(("signal", name) for name in registration.signals),
         *(("event type", name) for name in registration.event_types),
     ):
-        if not NAME.fullmatch(name):
+        if not isinstance(name, str) or not NAME.fullmatch(name):
             return InvalidOption(option, name, NAME_RULE)
     for option, text in _free_texts(registration):
-        if text is not None and not is_storable(text):
+        if text is not None and not (isinstance(text, str) and is_storable(text)):
             return InvalidOption(option, text, "text without NUL and lone surrogates")
     for event_type in registration.event_types:
         if event_type.startswith(RUNTIME_PREFIXES):
@@ -106,7 +106,27 @@ def _free_texts(registration: Registration) -> Iterator[tuple[str, str | None]]:
         yield from (("retry.non_retryable", name) for name in registration.retry.non_retryable)
 
 
+def _check_whole_numbers(registration: Registration) -> InvalidOption | None:
+    """Anything else could be written and never be read again: structs don't check what they are made of."""
+    retry = registration.retry
+    for option, number in (
+        ("priority", registration.priority),
+        ("version", registration.definition.version),
+        ("delay_ms", registration.delay_ms),
+        ("deadline_ms", registration.deadline_ms),
+        ("max_deaths", registration.max_deaths),
+        ("retry.max_attempts", None if retry is None else retry.max_attempts),
+        ("retry.initial_ms", None if retry is None else retry.initial_ms),
+        ("retry.max_ms", None if retry is None else retry.max_ms),
+    ):
+        if number is not None and type(number) is not int:
+            return InvalidOption(option, number, "a whole number")
+    return None
+
+
 def _check_numbers(registration: Registration) -> InvalidOption | None:
+    if refused := _check_whole_numbers(registration):
+        return refused
     if not HIGHEST_PRIORITY <= registration.priority <= LOWEST_PRIORITY:
         return InvalidOption(
             "priority", registration.priority, f"{HIGHEST_PRIORITY} (first) to {LOWEST_PRIORITY} (last)"
@@ -129,9 +149,9 @@ def _check_retry(retry: RetryPolicy) -> InvalidOption | None:
         return InvalidOption("retry.initial_ms", retry.initial_ms, _DURATION_RULE)
     if not 0 <= retry.max_ms <= LONGEST_DURATION_MS:
         return InvalidOption("retry.max_ms", retry.max_ms, _DURATION_RULE)
-    if not 1.0 <= retry.factor <= 100.0:
+    if not isinstance(retry.factor, int | float) or not 1.0 <= retry.factor <= 100.0:
         return InvalidOption("retry.factor", retry.factor, "1 to 100")
-    if not 0.0 <= retry.jitter <= 1.0:
+    if not isinstance(retry.jitter, int | float) or not 0.0 <= retry.jitter <= 1.0:
         return InvalidOption("retry.jitter", retry.jitter, "0 to 1")
     return None
 
