@@ -124,6 +124,7 @@ class Host:
         self._processes: dict[Definition, Process[Any, Any]] = {}
         self._codes: dict[Definition, PythonCode] = {}
         self._pump: SinkPump | None = None
+        self._unwatch: Callable[[], None] = _nothing_watched
         self._serving: Serving | None = None
         self._stopping: asyncio.Event | None = None
 
@@ -195,6 +196,7 @@ class Host:
             serving = self._assemble(registry)
             await serving.start()
         except BaseException:
+            self._unwatch()
             await self._close_registry(registry)
             raise
         self._serving, self._stopping = serving, asyncio.Event()
@@ -202,7 +204,7 @@ class Host:
     def _assemble(self, registry: Registry) -> Serving:
         hub = ChangeHub()
         self._pump = SinkPump(self._sink, self._spawner) if self._sink is not None else None
-        watch(registry, hub, self._pump)
+        self._unwatch = watch(registry, hub, self._pump)
         worker = None
         if self._work:
             support = Support(
@@ -227,6 +229,7 @@ class Host:
         try:
             drained = await serving.stop(None if grace is None else milliseconds(grace))
         finally:
+            self._unwatch()
             if self._pump is not None:
                 await self._pump.flush(1.0)
                 self._pump.stop()
@@ -565,6 +568,10 @@ class ProcessDecorator:
         process = define(function, **self._options)
         self._host.add(process)
         return process
+
+
+def _nothing_watched() -> None:
+    """Before a host is opened."""
 
 
 class _NoWorker:

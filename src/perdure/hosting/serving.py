@@ -49,7 +49,11 @@ class Serving:
     async def start(self) -> None:
         self._ends = [self.registry.observe(self._committed), self.registry.on_peer_hint(self._hint)]
         if self.worker is not None:
-            await self.worker.start()
+            try:
+                await self.worker.start()
+            except BaseException:
+                self._end_hearing()
+                raise
             self.request("opened")
         self._task = self._spawner.spawn(self._serve(), "perdure-serve")
         self._task.add_done_callback(self._ended)
@@ -59,12 +63,16 @@ class Serving:
         try:
             return () if self.worker is None else await self.worker.drain(grace_ms)
         finally:
-            for end in self._ends:
-                end()
+            self._end_hearing()
             if self._task is not None:
                 self._task.cancel()
                 await asyncio.wait({self._task})
             await self.driver.finish()
+
+    def _end_hearing(self) -> None:
+        ends, self._ends = self._ends, []
+        for end in ends:
+            end()
 
     def request(self, reason: str) -> None:
         """Ask for a drive; asking again before it happens changes nothing. Without a worker nothing is driven."""

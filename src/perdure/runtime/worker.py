@@ -78,6 +78,7 @@ class DurableProcessWorker:
         self._more = False
         self._refill_due = False
         self._claiming: asyncio.Task[Claims] | None = None
+        self._enrolling = asyncio.Lock()
         self._starting = 0
         self._all_started = asyncio.Event()
         self._state: Literal["new", "serving", "draining", "stopped"] = "new"
@@ -112,10 +113,19 @@ class DurableProcessWorker:
 
     async def start(self) -> None:
         """Enrol as an owner and begin to keep leases. Driving does it if it wasn't done."""
+        if self._state != "new":
+            return
+        async with self._enrolling:  # a failure leaves it to the next drive, and nobody claims before it is done
+            if self._state == "new":
+                await self._registry.enrol(self.owner)
+                await self._enrolled()
+
+    async def _enrolled(self) -> None:
         if self._state == "new":
             self._state = "serving"
-            await self._registry.enrol(self.owner)
             self._runner.keeper.start()
+        else:  # it was told to stop meanwhile
+            await self._registry.withdraw(self.owner)
 
     async def prove_deaths(self) -> bool:
         """Look for owners that can be proved dead; whether another one was. The next claim takes their rows over."""
@@ -186,6 +196,8 @@ class DurableProcessWorker:
         if self._state in ("draining", "stopped"):
             return ()
         started, self._state = self._state != "new", "draining"
+        async with self._enrolling:
+            pass
         if self._claiming is not None and not self._claiming.done():
             await asyncio.wait({self._claiming})
         while self._starting:  # what is claimed together with its registration is about to run
