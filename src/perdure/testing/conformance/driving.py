@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from perdure.contract.ports import Run
+from perdure.errors import StoreUnavailable
 from perdure.model.outcomes import Completed, ErrorDetail
 from perdure.model.registration import Definition, RetryPolicy
 from perdure.model.waits import ChildWait, TimerWait
 from perdure.runtime.driver import ProcessWorkDriver
-from perdure.testing.conformance.case import case, expect, expect_equal
+from perdure.testing.conformance.case import case, expect, expect_equal, refusal
 from perdure.testing.conformance.kit import TTL_MS, Kit, raw
 from perdure.testing.conformance.world import Gate, World, elapse, holds, loop_turns, returns, soon
 from perdure.testing.faults import Delay, FailAfter, FailBefore, script
@@ -60,7 +61,8 @@ async def coalesced_with_a_failure(kit: Kit) -> None:
         second = await soon(world.driver.claim_and_run_pending("second"))
         expect_equal(second.intake, "coalesced", "the second drive's intake")
         await elapse(kit, 1.0)
-        await asyncio.wait({broken})
+        with refusal(StoreUnavailable, "the first drive"):
+            await broken
         await world.ended("p")
 
 

@@ -46,6 +46,29 @@ def spawner_here() -> Spawner:
     return TaskOnlySpawner() if simulated() else LoopSpawner(8)
 
 
+class MortalSpawner:
+    """Another spawner's tasks, whose errors nobody need hear once their owner is dead: a crash reports to no one."""
+
+    def __init__(self, inner: Spawner, is_dead: Callable[[], bool]) -> None:
+        self._inner, self._is_dead = inner, is_dead
+        self.as_future, self.start_thread = inner.as_future, inner.start_thread
+        self.in_thread, self.close = inner.in_thread, inner.close
+
+    def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        return self._mortal(self._inner.spawn(work, name))
+
+    def spawn_kept(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        return self._mortal(self._inner.spawn_kept(work, name))
+
+    def _mortal(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        if self._is_dead() and not task.cancelled():
+            task.exception()
+
+
 async def elapse(kit: Kit, seconds: float) -> None:
     """Let so much of the kit's time pass."""
     if simulated():
@@ -154,7 +177,7 @@ class World:
         **options: Any,
     ) -> None:
         self.kit = kit
-        self.spawner = spawner_here()
+        self.spawner = MortalSpawner(spawner_here(), lambda: self.dead)
         self.registry = FaultyRegistry(registry or kit.registry, plan, kit.clock)
         self.engine = Engine(body, definitions)
         self.faults: list[WorkerFault] = []
