@@ -6,6 +6,7 @@ A process is a row; its append-only log is the truth; the rows that have not end
 from perdure.engines.command.request import CommandResult
 from perdure.engines.python.context import ProcessContext
 from perdure.engines.python.definitions import Process, Retry
+from perdure.engines.python.journal_view import JournalEntry
 from perdure.engines.python.signals import Signal
 from perdure.engines.python.sync_context import SyncContext
 from perdure.errors import (
@@ -26,7 +27,7 @@ from perdure.runtime.options import WorkerOptions
 __version__ = "0.1.0"
 
 __all__ = [
-    "Abandoned", "Cancelled", "CommandResult", "Completed", "Event", "Failed", "Handle", "Host", "PerdureError",
-    "Portal", "Process", "ProcessAbandoned", "ProcessCancelled", "ProcessContext", "ProcessEnded", "ProcessFailed",
-    "Retry", "Signal", "SyncContext", "SyncHandle", "WorkerOptions", "__version__",
+    "Abandoned", "Cancelled", "CommandResult", "Completed", "Event", "Failed", "Handle", "Host", "JournalEntry",
+    "PerdureError", "Portal", "Process", "ProcessAbandoned", "ProcessCancelled", "ProcessContext", "ProcessEnded",
+    "ProcessFailed", "Retry", "Signal", "SyncContext", "SyncHandle", "WorkerOptions", "__version__",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from tests.cli.running import Perdure
 
 READS = (
     ("ls",), ("ls", "-a"), ("show", "done-1"), ("events", "done-1"), ("explain", "done-1"), ("wait", "done-1"),
-    ("doctor",), ("doctor", "--verify"),
+    ("journal", "done-1"), ("doctor",), ("doctor", "--verify"),
 )  # fmt: skip
 
 

@@ -11,7 +11,8 @@ import pytest
 from perdure.cli.exit_codes import MEANINGS, ExitCode
 from tests.cli.running import Perdure
 
-ON_ONE_ID = (("show",), ("events",), ("events", "-f"), ("wait",), ("cancel",), ("abandon",), ("explain",))
+ON_ONE_ID = (("show",), ("events",), ("events", "-f"), ("wait",), ("cancel",), ("abandon",), ("explain",),
+             ("journal",))  # fmt: skip
 LOOKS = (("ls",), ("doctor",), *((*command, "some-id") for command in ON_ONE_ID))
 
 

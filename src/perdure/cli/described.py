@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from perdure.cli.text import cut, duration
+from perdure.cli.text import cut, duration, moment
+from perdure.engines.python.journal_view import JournalEntry
 from perdure.model.events import Event
 from perdure.model.outcomes import Abandoned, Cancelled, Completed, Failed, ProcessAwaitOutput, RetainedNoLonger
 from perdure.model.record import ProcessRecord
@@ -107,6 +108,42 @@ def since(record: ProcessRecord, now_ms: int) -> str:
 
 def status_text(record: ProcessRecord) -> str:
     return f"{GLYPHS[record.status]} {record.status}"
+
+
+def entry_data(entry: JournalEntry) -> dict[str, Any]:
+    """An entry of a journal as JSON data: what every entry has, then what its kind tells."""
+    told: dict[str, Any] = {
+        "tries": entry.tries, "arguments": entry.arguments, "value": entry.value, "error": plain(entry.error),
+        "due_at_ms": entry.due_at_ms, "signal_sequence": entry.signal_sequence, "child_id": entry.child_id,
+        "losers": list(entry.losers) or None, "outcome": plain(entry.outcome),
+    }  # fmt: skip
+    return {
+        "sequence": entry.sequence, "at_ms": entry.at_ms, "attempt": entry.attempt, "kind": entry.kind,
+        "key": entry.key, "status": entry.status, **{name: value for name, value in told.items() if value is not None},
+    }  # fmt: skip
+
+
+def entry_text(entry: JournalEntry, width: int | None = None) -> str:
+    """What an entry of a journal tells beside its kind, key and status, in one line."""
+    parts = []
+    if entry.tries is not None and entry.tries > 1:
+        parts.append(f"{entry.tries} tries")
+    if entry.arguments:
+        parts.append(f"{msgspec.json.encode(entry.arguments).decode()} ->")
+    if entry.error is not None:
+        parts.append(f"{entry.error.type}: {entry.error.message}")
+    elif entry.raw_value is not None:
+        parts.append(bytes(entry.raw_value).decode())
+    elif entry.outcome is not None:
+        parts.append(outcome_text(entry.outcome))
+    if entry.due_at_ms is not None:
+        parts.append(f"due {moment(entry.due_at_ms)}")
+    if entry.child_id is not None:
+        parts.append(entry.child_id)
+    if entry.losers:
+        parts.append(f"won; {', '.join(entry.losers)} lost")
+    text = " ".join(parts)
+    return text if width is None else cut(text, width)
 
 
 def event_text(event: Event, width: int | None = None) -> str:

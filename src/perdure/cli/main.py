@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ls": ("perdure.cli.commands.ls", "List processes: live ones, or all with -a."),
     "show": ("perdure.cli.commands.show", "Everything known of one process."),
     "events": ("perdure.cli.commands.events", "The log of one process; -f follows it."),
+    "journal": ("perdure.cli.commands.journal", "What the code of a process was given: steps, waits, children."),
     "wait": ("perdure.cli.commands.wait", "Wait until processes have ended."),
     "cancel": ("perdure.cli.commands.change", "Ask a process to stop."),
     "abandon": ("perdure.cli.commands.change", "Give a process up that nobody may finish."),
@@ -40,7 +41,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 OTHER_NAMES = {
     "ps": "ls", "list": "ls", "why": "explain", "tail": "events", "log": "events", "logs": "events", "exec": "run",
     "serve": "worker", "status": "show", "get": "show", "kill": "cancel", "stop": "cancel", "check": "doctor",
-    "verify": "doctor", "result": "wait", "await": "wait", "submit": "start",
+    "verify": "doctor", "result": "wait", "await": "wait", "submit": "start", "history": "journal",
+    "steps": "journal",
 }  # fmt: skip
 """What people type who come from elsewhere."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
+from perdure.engines.python.journal_view import JournalEntry, journal_of
 from perdure.engines.python.signals import Signal
 from perdure.errors import (
     CallerDeparted,
@@ -111,6 +112,14 @@ class Handle(Generic[OutputT]):
                 raise CallerDeparted(self.id)
             if after >= record.state.last_sequence:
                 await awaiter.await_change(self.id, record)
+
+    async def journal(self) -> tuple[JournalEntry, ...]:
+        """What its code has been given so far, in order: steps, timers, waits, races, children, versions, recorded
+        values and where it was cancelled. For tests and tools; reads the whole log. Empty for what keeps no journal.
+
+        Raises UnknownProcess, NoLongerRetained, or DecodeError for an entry that this version can't read.
+        """
+        return journal_of([event async for event in self.events(follow=False)])
 
     async def signal(self, signal: Signal[PayloadT], payload: PayloadT, *, id: str | None = None) -> int:
         """Send a signal; its sequence in the process's log. Once this returns it can't be lost, whether the process

@@ -66,5 +66,6 @@ class SyncHandle(Generic[OutputT]):
     status = _on_handle(Handle.status)
     record = _on_handle(Handle.record)
     explain = _on_handle(Handle.explain)
+    journal = _on_handle(Handle.journal)
     cancel = _on_handle(Handle.cancel)
     abandon = _on_handle(Handle.abandon)

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, TypeVar
 
 import msgspec
 
+from perdure.errors import DecodeError
 from perdure.model.events import Event
 from perdure.model.outcomes import ErrorDetail, Outcome
 from perdure.model.registration import NULL
@@ -95,6 +96,19 @@ EntryT = TypeVar("EntryT", bound=Entry)
 _DECODERS = {name: msgspec.json.Decoder(kind).decode for name, kind in ENTRIES.items()}
 
 
+def decode_entry(event: Event) -> AnyEntry | None:
+    """What an event of the journal says; None for events that are none of its entries, or that this version doesn't
+    know. Raises DecodeError for one that can't be read as what it says it is."""
+    decode = _DECODERS.get(event.type)
+    if decode is None:
+        return None
+    try:
+        return decode(event.payload)
+    except msgspec.MsgspecError as error:
+        what = f"event {event.sequence} ({event.type}) of process {event.process_id!r}"
+        raise DecodeError(f"{what} is no entry of a journal: {error}", what=what) from error
+
+
 def replay_key(entry_type: str, key: str) -> str:
     """Under which the one entry of this type and key is found."""
     return f"{entry_type}:{key}"
@@ -117,9 +131,8 @@ class Journal:
         self.signals: dict[str, list[Event]] = {}
         self.last_at_ms: int | None = None
         for event in events:
-            decode = _DECODERS.get(event.type)
-            if decode is not None:
-                entry = decode(event.payload)
+            entry = decode_entry(event)
+            if entry is not None:
                 if not isinstance(entry, StepFailure) or entry.failures == failures:
                     self._entries[replay_key(event.type, entry.key)] = entry
                     self._ahead.add(entry.key)
