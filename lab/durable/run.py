@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import apsw
 import msgspec
 
 from lab.durable.work import RunBegan, Size, StepDone, expected
@@ -84,7 +85,15 @@ class Series:
             if (line.pid, line.step) in done:
                 found.append(f"{line.step} was run twice by one program")
             done.add((line.pid, line.step))
-        return found
+        return found + self._written_breaches()
+
+    def _written_breaches(self) -> list[str]:
+        """Steps in transactions: exactly once, also the one that a kill has met."""
+        connection = apsw.Connection(str(self._database), flags=apsw.SQLITE_OPEN_READONLY)
+        written = Counter(str(step) for (step,) in connection.execute("SELECT step FROM written"))
+        connection.close()
+        wanted = Counter(f"t{n}" for n in range(self._size.within))
+        return [] if written == wanted else [f"the transactions have written {dict(written)}, not {dict(wanted)}"]
 
 
 def run_after_every_write(folder: Path, size: Size) -> DurableReport:

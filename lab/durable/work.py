@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import apsw
 import msgspec
 
 from lab.ledger import Ledger
@@ -32,11 +33,12 @@ class RunBegan(msgspec.Struct, frozen=True, tag="began"):
 
 
 class Size(msgspec.Struct, frozen=True):
-    """How many steps in a row, at once, and in each of two branches."""
+    """How many steps in a row, at once, in each of two branches, and in transactions of their own."""
 
     row: int
     together: int
     branch: int
+    within: int = 2
 
     @property
     def steps(self) -> int:
@@ -49,7 +51,7 @@ def expected(size: Size) -> list[int]:
     row = sum(range(size.row))
     together = sum(range(size.together)) + 1
     branches = 2 * sum(range(size.branch)) + 1
-    return [row, together, 7, branches, 30, 2]
+    return [row, together, 7, branches, 30, 2, size.within]
 
 
 def define_long(host: Host, ledger: Ledger[StepDone | RunBegan]) -> Process[Size, list[int]]:
@@ -60,6 +62,12 @@ def define_long(host: Host, ledger: Ledger[StepDone | RunBegan]) -> Process[Size
     def count_in_thread(step: str, value: int) -> int:
         ledger.write(StepDone(step, os.getpid()))
         return value
+
+    def write(connection: apsw.Connection, step: str) -> int:
+        """Each time the body runs, one more row: only a transaction that is taken back leaves none."""
+        connection.execute("CREATE TABLE IF NOT EXISTS written (step TEXT)")
+        connection.execute("INSERT INTO written VALUES (?)", (step,))
+        return 1
 
     @host.process(recovery="rerunnable", max_deaths=10_000)
     async def child(ctx: ProcessContext, value: int) -> int:
@@ -96,6 +104,9 @@ def define_long(host: Host, ledger: Ledger[StepDone | RunBegan]) -> Process[Size
         branches = await ctx.branches(left, right)
         of_child = await started.result()
         version = await ctx.version("last", 2)
-        return [row, sum(gathered), won, sum(branches), of_child, version]
+        within = 0
+        for n in range(size.within):
+            within += await ctx.step(write, f"t{n}", key=f"t{n}", transactional=True)
+        return [row, sum(gathered), won, sum(branches), of_child, version, within]
 
     return long

@@ -4,7 +4,7 @@ PerdureError
 ├── InvalidRequest               the caller's mistake; nothing was written
 │   ├── InvalidProcessId  InvalidPayload  InvalidOption  InvalidDefinition
 │   ├── UnknownDefinition  ReservedEventType  UndeclaredType
-│   └── WrongHostUse
+│   └── WrongHostUse  NotTransactional
 ├── Refused                      the request is well formed, and what stands says no; nothing was written
 │   ├── UnknownProcess  NoLongerRetained
 │   ├── RegistrationConflict  ReplayKeyConflict  OperationConflict  ExternalRefConflict
@@ -94,6 +94,15 @@ class InvalidDefinition(InvalidRequest):
 
     def __init__(self, definition: str, problem: str) -> None:
         super().__init__(f"definition {definition!r}: {problem}", definition=definition)
+
+
+class NotTransactional(InvalidRequest):
+    """The user's code can't write in a transaction of this store, or not what it has tried to write."""
+
+    store: str
+
+    def __init__(self, store: str, problem: str, advice: str) -> None:
+        super().__init__(f"{store}: {problem}. {advice}", store=store)
 
 
 class UnknownDefinition(InvalidRequest):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from concurrent.futures import Future
-from typing import Protocol, overload
+from typing import Any, Protocol, overload
 
 from perdure.clock import Moment
 from perdure.errors import PerdureError
@@ -22,6 +22,10 @@ from perdure.transitions.commands import (
     RenewReceipt,
     RowCommand,
 )
+
+TransactionWork = Callable[[Any], Coroutine[Any, Any, RowCommand]]
+"""The user's code in a transaction of the store: given the store's connection, it writes what it wants to and returns
+the command that commits with it."""
 
 CommitListener = Callable[[Sequence[AnyReceipt]], None]
 """Called on the event loop after each commit, in commit order, before the callers are answered. Must not block."""
@@ -50,6 +54,16 @@ class Commands(Protocol):
 
     def execute_together(self, commands: Sequence[Command]) -> Awaitable[list[AnyReceipt | PerdureError]]:
         """A few commands in one transaction: row commands first, then claims, which see what those did."""
+        ...
+
+    async def execute_within(self, work: TransactionWork) -> Receipt:
+        """Open a transaction, let `work` write on its connection, and do the command that it returns: one commit, both
+        or neither. What holds for `execute` holds for it.
+
+        Raises what `work` raises, and the command's refusal; a command that finds its event stored already takes back
+        what `work` has written, and answers with that event. NotTransactional where the store has no connection to
+        give, and for code that would end the transaction or write to Perdure's own tables.
+        """
         ...
 
     def renew_from_thread(self, command: Renew) -> Future[RenewReceipt]:

@@ -7,9 +7,10 @@ from concurrent.futures import Future as ThreadFuture
 from dataclasses import dataclass, field
 from typing import Any
 
+from perdure.contract.registry import TransactionWork
 from perdure.errors import PerdureError
-from perdure.stores.registry import Result, transact
-from perdure.stores.rows import Rows
+from perdure.stores.registry import Result, transact, transact_within
+from perdure.stores.rows import LentFailure, Rows
 from perdure.transitions.commands import Command
 
 LARGEST_BATCH = 1_024
@@ -20,11 +21,13 @@ class Entry:
     """Commands of one caller that are committed together, and whom to tell.
 
     `waiting` is an asyncio future (resolved on its loop) or a thread's future; a caller that gave up while its entry
-    was still waiting withdraws it whole.
+    was still waiting withdraws it whole. An entry with `work`, which makes its one command in the transaction, is a
+    batch by itself.
     """
 
     commands: Sequence[Command]
     waiting: Any
+    work: TransactionWork | None = None
     results: list[Result] = field(default_factory=list)
     error: BaseException | None = None
 
@@ -36,7 +39,7 @@ class Entry:
         if self.waiting.done():
             return
         if self.error is not None:
-            self.waiting.set_exception(self.error)
+            self.waiting.set_exception(self.error.error if isinstance(self.error, LentFailure) else self.error)
         else:
             self.waiting.set_result(self.results)
 
@@ -50,7 +53,10 @@ async def commit_entries(
     written harms no other.
     """
     try:
-        results = await transact(rows, [command for entry in entries for command in entry.commands])
+        if entries[0].work is not None:
+            results = [await transact_within(rows, entries[0].work)]
+        else:
+            results = await transact(rows, [command for entry in entries for command in entry.commands])
     except Exception as error:  # whatever it is, its callers must be told
         if len(entries) > 1 and refused_in_bulk(error):
             for entry in entries:
@@ -61,8 +67,9 @@ async def commit_entries(
         return
     at = 0
     for entry in entries:
-        entry.results = results[at : at + len(entry.commands)]
-        at += len(entry.commands)
+        count = 1 if entry.work is not None else len(entry.commands)
+        entry.results = results[at : at + count]
+        at += count
 
 
 def single(results: list[Result]) -> Any:

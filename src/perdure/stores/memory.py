@@ -10,8 +10,8 @@ from concurrent.futures import Future as ThreadFuture
 from typing import Any
 
 from perdure.clock import Clock, Moment, SystemClock
-from perdure.contract.registry import CommitListener
-from perdure.errors import InvalidOption, PerdureError, StoreClosed, UnknownProcess
+from perdure.contract.registry import CommitListener, TransactionWork
+from perdure.errors import InvalidOption, NotTransactional, PerdureError, StoreClosed, UnknownProcess
 from perdure.model.events import Event
 from perdure.model.leases import DeathProof, Lease, Owner
 from perdure.model.queries import EventPage, Filter, Page, RecordPage
@@ -19,7 +19,7 @@ from perdure.model.record import ProcessRecord
 from perdure.stores.group_commit import Entry, commit_entries, single
 from perdure.stores.registry import Result
 from perdure.stores.rows import Candidate, EventName, RowWrite, StoredRow
-from perdure.transitions.commands import Command, Renew, RenewReceipt
+from perdure.transitions.commands import Command, Renew, RenewReceipt, RowCommand
 from perdure.transitions.leases import has_expired
 from perdure.transitions.projection import lane, project, project_lease
 
@@ -53,6 +53,12 @@ class MemoryRows:
             for id in process_ids
             if id in self.records
         }
+
+    async def lend(self, work: TransactionWork) -> RowCommand:
+        raise NotTransactional(
+            "memory://", "there is no database here that your code could write to",
+            "Use a sqlite:// or postgresql:// URL, or leave out transactional=True.",
+        )  # fmt: skip
 
     async def find_events(self, names: Sequence[EventName]) -> Sequence[Event]:
         found = {}  # by place: two commands of a batch may bear one name
@@ -153,6 +159,11 @@ class MemoryRegistry:
 
     async def execute_all(self, commands: Sequence[Command]) -> list[Result]:
         return await self.execute_together(commands) if commands else []
+
+    async def execute_within(self, work: TransactionWork) -> Any:
+        entry = Entry((), asyncio.get_running_loop().create_future(), work)
+        self._commit(entry)
+        return single(entry.results)
 
     def renew_from_thread(self, command: Renew) -> ThreadFuture[RenewReceipt]:
         renewed: ThreadFuture[RenewReceipt] = ThreadFuture()

@@ -15,6 +15,7 @@ import msgspec
 from perdure.canonical import is_storable
 from perdure.clock import Moment
 from perdure.codec import encode_fact
+from perdure.contract.registry import TransactionWork
 from perdure.errors import InvalidOption, InvalidPayload, PerdureError
 from perdure.model.events import AnyFact, Event
 from perdure.model.leases import Lease
@@ -284,6 +285,32 @@ def _event_name(command: RowCommand) -> EventName | None:
     if not is_storable(f"{command.process_id}{command.operation_id}{replay_key}"):
         return None  # it can't stand anywhere, and is refused
     return EventName(command.process_id, command.operation_id, replay_key)
+
+
+class Unwritten(Exception):
+    """Nothing of a lent transaction was written: its command was refused, or had been done before."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__()
+        self.result = result
+
+
+async def transact_within(rows: Rows, work: TransactionWork) -> Result:
+    """One transaction of the user's code and the command that it returns, or neither."""
+    now = await rows.begin()
+    try:
+        command = await rows.lend(work)
+        (result,) = await Transaction(rows, now).run((command,))
+        if not isinstance(result, Receipt) or result.replayed:
+            raise Unwritten(result)
+        await rows.commit()
+    except Unwritten as unwritten:
+        await rows.rollback()
+        return unwritten.result
+    except BaseException:
+        await rows.rollback()
+        raise
+    return result
 
 
 async def transact(rows: Rows, commands: Sequence[Command]) -> list[Result]:

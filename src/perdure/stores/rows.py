@@ -12,10 +12,12 @@ from typing import Protocol
 import msgspec
 
 from perdure.clock import Moment
+from perdure.contract.registry import TransactionWork
 from perdure.errors import PerdureError
 from perdure.model.events import Event
 from perdure.model.leases import Lease
 from perdure.model.record import ProcessRecord
+from perdure.transitions.commands import RowCommand
 
 
 class StoredRow(msgspec.Struct, frozen=True, gc=False):
@@ -56,6 +58,14 @@ class Candidate(msgspec.Struct, frozen=True, gc=False, array_like=True, order=Tr
     process_id: str
 
 
+class LentFailure(Exception):
+    """The user's code has raised `error` in a transaction that was lent to it."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(repr(error))
+        self.error = error
+
+
 class Rows(Protocol):
     """One open write transaction at a time: `begin`, primitives, then `commit` or `rollback`."""
 
@@ -66,6 +76,11 @@ class Rows(Protocol):
     async def commit(self) -> None: ...
 
     async def rollback(self) -> None: ...
+
+    async def lend(self, work: TransactionWork) -> RowCommand:
+        """Have the user's code write on the connection of the open transaction; the command that it returns. What it
+        raises comes as LentFailure: it says nothing of the store."""
+        ...
 
     async def load(self, process_ids: Collection[str]) -> dict[str, StoredRow | PerdureError]:
         """The rows that exist, locked, by id; an unreadable one is its own typed error."""

@@ -19,14 +19,14 @@ from typing import Any, TypeVar, assert_never
 import msgspec
 
 from perdure.clock import Clock, Moment, SystemClock
-from perdure.contract.registry import CommitListener, Registry
+from perdure.contract.registry import CommitListener, Registry, TransactionWork
 from perdure.errors import OutcomeUnknown, PerdureError, StoreUnavailable
 from perdure.model.events import Event
 from perdure.model.leases import DeathProof, Lease, Owner
 from perdure.model.queries import EventPage, Filter, Page, RecordPage
 from perdure.model.record import ProcessRecord
 from perdure.testing.tape import Tape
-from perdure.transitions.commands import AnyReceipt, Command, Renew, RenewReceipt
+from perdure.transitions.commands import AnyReceipt, Command, Receipt, Renew, RenewReceipt
 
 T = TypeVar("T")
 
@@ -174,6 +174,9 @@ class FaultyRegistry:
     async def execute_together(self, commands: Sequence[Command]) -> list[AnyReceipt | PerdureError]:
         verb = "+".join(type(command).__name__ for command in commands)
         return await self._spoilt(verb, lambda: self.inner.execute_together(commands), commits=True)
+
+    async def execute_within(self, work: TransactionWork) -> Receipt:
+        return await self._spoilt("execute_within", lambda: self.inner.execute_within(work), commits=True)
 
     def renew_from_thread(self, command: Renew) -> ThreadFuture[RenewReceipt]:
         fault = self._fault("Renew")

@@ -115,6 +115,7 @@ class ProcessContext(ContextFacts):
         key: str,
         retry: RetryPolicy | None = ...,
         timeout: timedelta | float | None = ...,
+        transactional: bool = ...,
         **kwargs: Any,
     ) -> Operation[R]: ...
     @overload
@@ -125,6 +126,7 @@ class ProcessContext(ContextFacts):
         key: str,
         retry: RetryPolicy | None = ...,
         timeout: timedelta | float | None = ...,
+        transactional: bool = ...,
         **kwargs: Any,
     ) -> Operation[R]: ...
     @overload
@@ -134,6 +136,7 @@ class ProcessContext(ContextFacts):
         *args: Any,
         retry: RetryPolicy,
         timeout: timedelta | float | None = ...,
+        transactional: bool = ...,
         **kwargs: Any,
     ) -> Operation[R]: ...
     @overload
@@ -143,6 +146,23 @@ class ProcessContext(ContextFacts):
         *args: Any,
         retry: RetryPolicy,
         timeout: timedelta | float | None = ...,
+        transactional: bool = ...,
+        **kwargs: Any,
+    ) -> Operation[R]: ...
+    @overload
+    def step(
+        self,
+        function: Callable[..., Awaitable[R]],
+        *args: Any,
+        transactional: bool,
+        **kwargs: Any,
+    ) -> Operation[R]: ...
+    @overload
+    def step(
+        self,
+        function: Callable[..., R],
+        *args: Any,
+        transactional: bool,
         **kwargs: Any,
     ) -> Operation[R]: ...
     @overload
@@ -154,11 +174,18 @@ class ProcessContext(ContextFacts):
 
         Its key is its name and occurrence (`draft`, `draft#2`), or `key=`, used once: give one in loops, so that the
         code can be edited between runs. `retry=Retry(…)` tries again when it raises; `timeout=` bounds each try.
+
+        `transactional=True` calls the function with the store's own connection before its arguments, in a transaction
+        that commits what it writes together with the step's result: exactly once, whatever happens to the program. On
+        SQLite it is an `apsw.Connection`, the function must be a plain one, and every other write waits for it: do
+        nothing else in it. NotTransactional (as StepFailed) where the store has no connection to give.
+
         Raises StepFailed once its failure is recorded, ReplayMismatch if it was recorded with other arguments.
         """
         key, retry, timeout = (kwargs.pop(option, None) for option in ("key", "retry", "timeout"))
+        transactional = kwargs.pop("transactional", False)
         name = getattr(function, "__name__", type(function).__name__).strip("<>")
-        call, decode = step_call(function, args, kwargs, retry, seconds(timeout), self._support)
+        call, decode = step_call(function, args, kwargs, retry, seconds(timeout), self._support, transactional)
 
         async def perform(full: str) -> Any:
             return decode(await self._effects.run_step(msgspec.structs.replace(call, key=full)))

@@ -6,7 +6,7 @@ the process; asked again under the same key, it gives what it gave before, witho
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 import msgspec
@@ -20,15 +20,15 @@ class StepCall(msgspec.Struct, frozen=True, gc=False):
     """One step as it is asked for: its code as a function that makes a canonical value, and what it was called with.
 
     `arguments` is the canonical JSON of the arguments, or None where they have none: then a changed call under the
-    same key can't be detected. `transactional` code is given the store's own connection and commits with the journal.
+    same key can't be detected. `transactional` code takes the store's own connection, and commits with the journal.
     """
 
     key: str
     arguments: bytes | None
-    code: Callable[..., Awaitable[bytes]]
+    code: Callable[..., Coroutine[Any, Any, bytes]]
     retry: RetryPolicy | None = None
     timeout_s: float | None = None
-    transactional: Callable[[Any], bytes] | None = None
+    transactional: bool = False
 
 
 class Effects(Protocol):

@@ -31,7 +31,7 @@ from perdure.model.events import Event
 from perdure.model.outcomes import Outcome
 from perdure.model.registration import Registration, RetryPolicy
 from perdure.model.waits import ChildWait, SignalWait, TimerWait, Wait
-from perdure.transitions.commands import LeaseRight, Receipt, Register, Suspend, Wake
+from perdure.transitions.commands import LeaseRight, Receipt, Register, RowCommand, Suspend, Wake
 from perdure.transitions.retries import delay_ms
 
 T = TypeVar("T")
@@ -78,12 +78,16 @@ class LogEffects(Recorder):
             tries += 1
             try:
                 strand.step = call.key
+                if call.transactional:
+                    return await self._run_within(call, asked, tries)
                 async with asyncio.timeout(call.timeout_s):
                     value = msgspec.Raw(await call.code())
                 break
             except (StoreError, InfrastructureFailure):
                 raise
             except Exception as error:
+                if error is self.broken:
+                    raise
                 detail = error_detail(error, self._run.record.state.attempt)
                 hopeless = isinstance(error, InvalidRequest) or not detail.retryable
                 if hopeless or tries >= policy.max_attempts or detail.type in policy.non_retryable:
@@ -97,6 +101,17 @@ class LogEffects(Recorder):
             await self._support.clock.sleep(delay_ms(policy, tries, self._support.ids.fraction()) / 1000)
         await self.append(StepCompleted(call.key, value, asked, tries))
         return value
+
+    async def _run_within(self, call: StepCall, asked: str | None, tries: int) -> msgspec.Raw:
+        """Run it in the transaction that commits its entry."""
+        made: list[StepCompleted] = []
+
+        async def work(connection: Any) -> RowCommand:
+            made.append(StepCompleted(call.key, msgspec.Raw(await call.code(connection)), asked, tries))
+            return self.entry_command(made[-1])
+
+        await self.commit_within(work, lambda: self._journal.add(made[-1]))
+        return made[-1].value
 
     # --- waits ------------------------------------------------------------------------------------------------
 

@@ -11,13 +11,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import msgspec
 
 from perdure.contract.ports import Run, Suspended
+from perdure.contract.registry import TransactionWork
 from perdure.engines.python.journal import AnyEntry, CancelDelivered, Journal, written_key
 from perdure.engines.python.parking import ParkingLot
 from perdure.engines.python.strands import Strand, current_strand
@@ -182,8 +183,10 @@ class Recorder:
 
     async def append(self, entry: AnyEntry, *beside: RowCommand) -> None:
         """Commit an entry, and what must be committed with it; only then is it in the journal."""
-        command = self.append_command(entry.TYPE, msgspec.Raw(msgspec.json.encode(entry)), written_key(entry))
-        await self.commit((command, *beside), lambda: self._journal.add(entry))
+        await self.commit((self.entry_command(entry), *beside), lambda: self._journal.add(entry))
+
+    def entry_command(self, entry: AnyEntry) -> AppendEvent:
+        return self.append_command(entry.TYPE, msgspec.Raw(msgspec.json.encode(entry)), written_key(entry))
 
     def append_command(self, event_type: str, payload: msgspec.Raw, key: str) -> AppendEvent:
         return AppendEvent(
@@ -192,11 +195,26 @@ class Recorder:
         )  # fmt: skip
 
     async def commit(self, commands: Iterable[RowCommand], committed: Callable[[], None]) -> list[Receipt]:
+        """Commit commands in one transaction; `committed` is called before the code can see anything of it."""
+        answers = await self._known(lambda: self._registry.execute_together(tuple(commands)), committed)
+        return cast("list[Receipt]", answers)
+
+    async def commit_within(self, work: TransactionWork, committed: Callable[[], None]) -> None:
+        """The same for the command that the user's code makes in a transaction of the store."""
+
+        async def ask() -> Sequence[Receipt]:
+            return (await self._registry.execute_within(work),)
+
+        await self._known(ask, committed)
+
+    async def _known(
+        self, ask: Callable[[], Awaitable[Sequence[object]]], committed: Callable[[], None]
+    ) -> Sequence[object]:
         """Rule 1: an interruption that comes while it is under way is raised at the next operation instead, if it is
         the process's cancellation; else once it is known what was committed."""
         interrupted: asyncio.CancelledError | None = None
         try:
-            asked: Any = self._registry.execute_together(tuple(commands))
+            asked: Any = ask()
             if not isinstance(asked, asyncio.Future):
                 asked = self._support.spawn(asked, "perdure-journal")
             while not asked.done():
@@ -206,7 +224,7 @@ class Recorder:
                     if interrupted is not None:
                         raise  # told twice: the bound for ending has passed
                     interrupted = error
-            answers = asked.result()
+            answers: Sequence[object] = asked.result()
             for answer in answers:
                 if isinstance(answer, PerdureError):
                     raise answer
@@ -221,7 +239,7 @@ class Recorder:
             task.uncancel()
             if self._is_async:
                 self._loop.call_soon(self._again, self.strand, task)
-        return cast("list[Receipt]", answers)
+        return answers
 
     def _again(self, strand: Strand, task: asyncio.Task[Any]) -> None:
         if not task.done():

@@ -6,7 +6,7 @@ import contextvars
 import functools
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +15,7 @@ import msgspec
 from perdure import canonical
 from perdure.engines.python.effects import StepCall
 from perdure.engines.python.support import Support
-from perdure.errors import InvalidPayload, MisusedOperation
+from perdure.errors import InvalidOption, InvalidPayload, MisusedOperation
 from perdure.model.registration import RetryPolicy
 from perdure.values import ValueType, value_type
 
@@ -29,24 +29,44 @@ def step_call(
     retry: RetryPolicy | None,
     timeout_s: float | None,
     support: Support,
+    transactional: bool = False,
 ) -> tuple[StepCall, Callable[[msgspec.Raw], Any]]:
     """The call (its key still to be given), and what makes its value from what was recorded."""
     if not callable(function):
         raise MisusedOperation(f"ctx.step takes a function and its arguments, not {function!r}: ctx.step(draft, page)")
+    if transactional and timeout_s is not None:
+        raise InvalidOption("timeout", timeout_s, "none with transactional=True: the database bounds its transactions")
     output = result_type(function)
     bound = functools.partial(function, *args, **kwargs)
-    if inspect.iscoroutinefunction(function):
+    code: Callable[..., Coroutine[Any, Any, bytes]]
+    if transactional:
+        code = transactional_code(function, args, kwargs, output)
+    elif inspect.iscoroutinefunction(function):
 
-        async def code() -> bytes:
+        async def on_loop() -> bytes:
             return output.encode(await bound())
 
+        code = on_loop
     else:
 
-        async def code() -> bytes:
+        async def in_thread() -> bytes:
             context = contextvars.copy_context()
             return output.encode(await support.in_thread(functools.partial(context.run, bound)))
 
-    return StepCall("", recorded_arguments(args, kwargs), code, retry, timeout_s), output.decode
+        code = in_thread
+    return StepCall("", recorded_arguments(args, kwargs), code, retry, timeout_s, transactional), output.decode
+
+
+def transactional_code(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: ValueType[Any]
+) -> Callable[[Any], Coroutine[Any, Any, bytes]]:
+    """The same for a function that is given the store's connection first, wherever the store calls it."""
+
+    async def code(connection: Any) -> bytes:
+        made = function(connection, *args, **kwargs)
+        return output.encode(await made if inspect.isawaitable(made) else made)
+
+    return code
 
 
 @lru_cache(maxsize=4_096)

@@ -65,6 +65,7 @@ class SyncContext(ContextFacts):
         key: str,
         retry: RetryPolicy | None = ...,
         timeout: timedelta | float | None = ...,
+        transactional: bool = ...,
         **kwargs: Any,
     ) -> R: ...
     @overload
@@ -75,6 +76,7 @@ class SyncContext(ContextFacts):
         key: str,
         retry: RetryPolicy | None = ...,
         timeout: timedelta | float | None = ...,
+        transactional: bool = ...,
         **kwargs: Any,
     ) -> R: ...
     @overload
@@ -84,6 +86,7 @@ class SyncContext(ContextFacts):
         *args: Any,
         retry: RetryPolicy,
         timeout: timedelta | float | None = ...,
+        transactional: bool = ...,
         **kwargs: Any,
     ) -> R: ...
     @overload
@@ -93,6 +96,23 @@ class SyncContext(ContextFacts):
         *args: Any,
         retry: RetryPolicy,
         timeout: timedelta | float | None = ...,
+        transactional: bool = ...,
+        **kwargs: Any,
+    ) -> R: ...
+    @overload
+    def step(
+        self,
+        function: Callable[..., Awaitable[R]],
+        *args: Any,
+        transactional: bool,
+        **kwargs: Any,
+    ) -> R: ...
+    @overload
+    def step(
+        self,
+        function: Callable[..., R],
+        *args: Any,
+        transactional: bool,
         **kwargs: Any,
     ) -> R: ...
     @overload

@@ -21,14 +21,20 @@ from perdure.codec import (
     verified,
 )
 from perdure.contract.moments import Moments
+from perdure.contract.registry import TransactionWork
 from perdure.errors import DecodeError, PerdureError
 from perdure.model.events import Event
 from perdure.model.leases import Lease
 from perdure.model.record import ProcessRecord, ProcessState
 from perdure.model.registration import HIGHEST_PRIORITY, LOWEST_PRIORITY, Registration
 from perdure.stores.rows import Candidate, EventName, RowWrite, StoredRow
+from perdure.stores.sqlite.guest import Guest
 from perdure.stores.sqlite.queries import BulkStatement, chunks, load_queries
+from perdure.transitions.commands import RowCommand
 from perdure.transitions.projection import lane, project, project_lease
+
+BEGIN, COMMIT, ROLLBACK = "BEGIN IMMEDIATE -- ours", "COMMIT -- ours", "ROLLBACK -- ours"
+"""Texts that no guest's statement has: what stands prepared is not asked about again."""
 
 MOST_HELD = 4_096
 REGISTRATION_CACHE_BYTES = 32 * 1024 * 1024
@@ -82,6 +88,7 @@ class SqliteRows:
         self.sql = load_queries("write.sql")
         self._bulk = {name: BulkStatement(sql) for name, sql in self.sql.items() if "(?" in sql}
         self._moments = moments
+        self._guest = Guest(connection, store)
         self._boot_id: str | None = None
         self._registrations = RegistrationCache()
         self._pending_registrations: dict[int, Registration] = {}
@@ -107,7 +114,7 @@ class SqliteRows:
 
     async def commit(self) -> None:
         self._moments.reached("commit.before")
-        self._connection.execute("COMMIT")
+        self._connection.execute(COMMIT)
         self._moments.reached("commit.after")
         for key, registration in self._pending_registrations.items():
             self._registrations.put(key, registration)
@@ -120,7 +127,10 @@ class SqliteRows:
         self._pending_registrations.clear()
         self._written.clear()
         if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+            self._connection.execute(ROLLBACK)
+
+    async def lend(self, work: TransactionWork) -> RowCommand:
+        return self._guest.lend(work)
 
     def _one(self, name: str, **bindings: Any) -> Any:
         return self._connection.execute(self.sql[name], bindings).get

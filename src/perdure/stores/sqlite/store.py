@@ -16,7 +16,7 @@ import msgspec
 from perdure.clock import Clock, Moment, SystemClock
 from perdure.codec import decode_registration, decode_state
 from perdure.contract.moments import Moments, NoMoments
-from perdure.contract.registry import CommitListener
+from perdure.contract.registry import CommitListener, TransactionWork
 from perdure.errors import ForkedConnection, InvalidOption, PerdureError, StoreClosed, UnknownProcess
 from perdure.model.events import Event
 from perdure.model.leases import DeathProof, Lease, Owner
@@ -148,13 +148,16 @@ class SqliteRegistry:
         parts = [self._submit(commands[at : at + LARGEST_BATCH]) for at in range(0, len(commands), LARGEST_BATCH)]
         return [result for part in await asyncio.gather(*parts) for result in part]
 
-    def _submit(self, commands: Sequence[Command]) -> asyncio.Future[list[Result]]:
+    async def execute_within(self, work: TransactionWork) -> Any:
+        return single(await self._submit((), work))
+
+    def _submit(self, commands: Sequence[Command], work: TransactionWork | None = None) -> asyncio.Future[list[Result]]:
         """What is submitted in one turn of the loop reaches the writer together: one hand-over, one batch."""
         if not self._gathered:
             self._check()
             self._loop.call_soon(self._hand_over)
         future: asyncio.Future[list[Result]] = self._loop.create_future()
-        self._gathered.append(Entry(commands, future))
+        self._gathered.append(Entry(commands, future, work))
         return future
 
     def _hand_over(self) -> None:

@@ -16,7 +16,7 @@ from perdure.errors import DecodeError, StoreClosed, StoreLocked
 from perdure.stores.group_commit import LARGEST_BATCH, Entry, ThreadFuture, commit_entries
 from perdure.stores.sqlite.connection import typed, unknown_commit
 from perdure.stores.sqlite.queue_lock import WriteQueue
-from perdure.stores.sqlite.rows import SqliteRows
+from perdure.stores.sqlite.rows import BEGIN, COMMIT, ROLLBACK, SqliteRows
 
 T = TypeVar("T")
 
@@ -109,10 +109,10 @@ class Writer:
             self._begin()
             try:
                 job(connection)
-                connection.execute("COMMIT")
+                connection.execute(COMMIT)
             except BaseException:
                 if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                    connection.execute(ROLLBACK)
                 raise
 
         return self.call(in_transaction)
@@ -155,10 +155,13 @@ class Writer:
         self._deliver(left, False)
 
     def _take(self) -> list[Entry]:
-        """Whole entries up to the batch limit; what callers have withdrawn is dropped here."""
+        """Whole entries up to the batch limit, or one that writes in its transaction; what callers have withdrawn is
+        dropped here."""
         batch: list[Entry] = []
         size = 0
         while self._entries and (not batch or size + len(self._entries[0].commands) <= self._batch_limit):
+            if batch and (self._entries[0].work or batch[0].work):
+                break
             entry = self._entries.popleft()
             if not entry.withdrawn():
                 batch.append(entry)
@@ -191,7 +194,7 @@ class Writer:
     def _begin(self) -> None:
         """Take the write lock within its bound, saying to other programs that one more waits."""
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute(BEGIN)
         except apsw.BusyError:
             deadline_ms = self._clock.now().boot_ms + self._lock_bound_ms
             with self._queue.waiting():
@@ -206,7 +209,7 @@ class Writer:
 
     def _try_begin(self) -> bool:
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute(BEGIN)
         except apsw.BusyError:
             return False
         return True
