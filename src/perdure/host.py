@@ -176,6 +176,11 @@ class Host:
         self._processes[process.definition] = process
         self._codes[process.definition] = process.code
 
+    @property
+    def processes(self) -> tuple[Process[Any, Any], ...]:
+        """What this host defines, in the order of definition."""
+        return tuple(self._processes.values())
+
     def find_process(self, name: str) -> Process[Any, Any]:
         """The newest version of a definition by name; raises UnknownDefinition."""
         versions = [process for definition, process in self._processes.items() if definition.name == name]

@@ -38,7 +38,7 @@ class ExitCode(IntEnum):
 
 MEANINGS: tuple[tuple[str, str], ...] = (
     ("0", "done; for `wait` and `start --wait`: all completed"),
-    ("1", "unexpected error, or a check failed (doctor, demo)"),
+    ("1", "unexpected error, or a check failed (check, doctor, demo)"),
     ("2", "usage or bad input: option, JSON, MODULE:HOST, ambiguous id"),
     ("4", "no such process, or its record is no longer retained"),
     ("5", "refused by what stands (ended, conflict); explain: needs attention"),

@@ -34,13 +34,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "abandon": ("perdure.cli.commands.change", "Give a process up that nobody may finish."),
     "explain": ("perdure.cli.commands.explain", "Why a process is not running, or who runs it."),
     "doctor": ("perdure.cli.commands.doctor", "Check the database and what lives on it."),
+    "check": ("perdure.cli.commands.check", "Read the code of processes for what a replay would not forgive."),
     "help": ("perdure.cli.commands.help", "Help on a command, or on exit codes."),
 }
 """Name to module (loaded only when the command is used) and one line of help."""
 
 OTHER_NAMES = {
     "ps": "ls", "list": "ls", "why": "explain", "tail": "events", "log": "events", "logs": "events", "exec": "run",
-    "serve": "worker", "status": "show", "get": "show", "kill": "cancel", "stop": "cancel", "check": "doctor",
+    "serve": "worker", "status": "show", "get": "show", "kill": "cancel", "stop": "cancel", "lint": "check",
     "verify": "doctor", "result": "wait", "await": "wait", "submit": "start", "history": "journal",
     "steps": "journal",
 }  # fmt: skip

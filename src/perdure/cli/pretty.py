@@ -52,6 +52,19 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
     Console(highlight=False).print(table)
 
 
+def print_finding(place: str, what: str, why: str, fix: str) -> None:
+    from perdure.cli.text import safe
+
+    console = Console(highlight=False)
+    console.print(Text(safe(place), style="bold"), Text(safe(what)), soft_wrap=True)
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("  why:", Text(safe(why)))
+    table.add_row("  fix:", Text(safe(fix)))
+    console.print(table)
+
+
 def print_check(state: str, name: str, detail: str, fix: str) -> None:
     from perdure.cli.text import safe
 

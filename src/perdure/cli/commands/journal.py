@@ -16,7 +16,7 @@ WIDEST = 300
     epilog="""\b
 Examples:
   perdure journal order-42
-  perdure journal order-42 --json | jq '.entries[] | select(.kind == "step") | {key, value}'"""
+  perdure journal order-42 --json | jq '.entries[] | {key, value}'"""
 )
 @click.argument("process_id", metavar="ID")
 @common
