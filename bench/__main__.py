@@ -20,6 +20,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--reps", type=int, help=f"repetitions of each figure (default {FULL.reps})")
     parser.add_argument("--n", type=int, help=f"processes per repetition (default {FULL.n:,})")
     parser.add_argument("--dir", type=Path, help="where the files lie (default: the temporary folder)")
+    parser.add_argument(
+        "--peer", action="append", default=[], metavar="NAME=PYTHON",
+        help="measure a peer (dbos) beside it, with an interpreter that has it",
+    )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="a rough look, in less than a minute")
     given = parser.parse_args(arguments)
     unknown = [section for section in given.sections if section not in SECTIONS]
@@ -28,7 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
     if (given.reps is not None and given.reps < 1) or (given.n is not None and given.n < 100):
         parser.error("--reps is at least 1, and --n at least 100")
     plan = QUICK if given.quick else FULL
-    plan = Plan(given.reps or plan.reps, given.n or plan.n, given.dir)
+    peers = {name: Path(python) for name, _, python in (peer.partition("=") for peer in given.peer)}
+    if unknown_peers := sorted(peers.keys() - {"dbos"}):
+        parser.error(f"unknown peer {unknown_peers[0]!r}; there is dbos: --peer dbos=PYTHON")
+    plan = Plan(given.reps or plan.reps, given.n or plan.n, given.dir, peers)
     print(describe(), file=sys.stderr)
     for section in given.sections or SECTIONS:
         SECTIONS[section](plan)

@@ -11,20 +11,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured: repetitions, processes per repetition, and where the files lie."""
+    """How much is measured: repetitions, processes per repetition, where the files lie, and the interpreters of
+    peers, by their name."""
 
     reps: int
     n: int
     folder: Path | None = None
+    peers: Mapping[str, Path] = field(default_factory=dict)
 
     def part(self, divisor: int, least: int) -> int:
         """A share of `n` for what is slow one by one."""

@@ -61,30 +61,30 @@ async def take_templates(folder: Path) -> Templates:
     host, noop = make_host(path, work=False)
     async with host:
         process_id = (await host.start(noop, ORDER)).id
-        pending = _row(path, "processes")
+        pending = last_row(path, "processes")
         claim = ClaimNext(
             claim_id="claim-id-of-22-letters", token="token-of-22-characters", owner=OWNER, limit=1,
             ttl_ms=LEASE_TTL_MS, definitions=(noop.definition,),
         )  # fmt: skip
         receipt: ClaimReceipt = await host.registry.execute(claim)
         (claimed,) = receipt.claimed
-        running, lease, started = _row(path, "processes"), _row(path, "leases"), _row(path, "events")
+        running, lease, started = last_row(path, "processes"), last_row(path, "leases"), last_row(path, "events")
         outcome = Completed(msgspec.Raw(b"true"))
         await host.registry.execute(
             Complete(process_id=process_id, outcome=outcome, authority=LeaseRight(claimed.lease.key))
         )
         return Templates(
-            process_id, _row(path, "registrations"), pending, running, _row(path, "processes"), lease, started,
-            _row(path, "events"),
+            process_id, last_row(path, "registrations"), pending, running, last_row(path, "processes"), lease, started,
+            last_row(path, "events"),
         )  # fmt: skip
 
 
-def _row(path: Path, table: str) -> Row:
-    """The one process's last row of a table."""
+def last_row(path: Path, table: str, where: str = "true") -> Row:
+    """The last row of a table for which that is so."""
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     try:
         last = "sequence" if table == "events" else "row"
-        cursor = connection.execute(f"SELECT * FROM {table} ORDER BY {last} DESC LIMIT 1")
+        cursor = connection.execute(f"SELECT * FROM {table} WHERE {where} ORDER BY {last} DESC LIMIT 1")
         names = [name for name, *_ in cursor.get_description()]
         return dict(zip(names, next(cursor), strict=True))
     finally:

@@ -21,6 +21,11 @@ FIGURES = {
         "drain.concurrency_64", "raw.drain.concurrency_64", "drain.concurrency_256", "raw.drain.concurrency_256",
         "raw_sqlite.claim+complete at batch 100",
     },
+    "steps": {"steps.concurrency_50", "raw.steps.concurrency_50"},
+    "suspended": {
+        "suspended.empty_file", "suspended.with_rows", "suspended.signal_to_result.p50",
+        "suspended.signal_to_result.p95",
+    },
     "latency": {
         "raw.one_commit.p50", "latency.start_to_result.p50", "latency.start_to_result.p95",
         "latency.start_to_result.p99",

@@ -39,9 +39,7 @@ def connection() -> Iterator[apsw.Connection]:
 
 def plan(connection: apsw.Connection, name: str) -> list[str]:
     cursor = connection.cursor()
-    bindings = dict.fromkeys(
-        ("ids", "rows", "names", "lane", "lanes", "now", "boot_now", "limit", "dead", "incarnation", "claim_id")
-    )
+    bindings = dict.fromkeys(("ids", "rows", "names", "lane", "lanes", "now", "boot_now", "limit", "dead", "claims"))
     return [str(row[3]) for row in cursor.execute(f"EXPLAIN QUERY PLAN {WRITE[name]}", bindings)]
 
 
@@ -51,7 +49,7 @@ def plan(connection: apsw.Connection, name: str) -> list[str]:
         ("ready", "SEARCH p USING COVERING INDEX processes_ready (lane=? AND priority=? AND ready_at<?)"),
         ("lapsed", "SEARCH l USING COVERING INDEX leases_lapse (lane=? AND priority=? AND boot_expires_at<?)"),
         ("void", "SEARCH l USING INDEX leases_claim (incarnation=?)"),
-        ("leased_by_claim", "SEARCH l USING COVERING INDEX leases_claim (incarnation=? AND claim_id=?)"),
+        ("leased_by_claims", "SEARCH l USING COVERING INDEX leases_claim (incarnation=? AND claim_id=?)"),
         ("load", "SEARCH p USING INDEX sqlite_autoindex_processes_1 (id=?)"),
     ],
 )

@@ -19,7 +19,7 @@ from perdure.model.record import ProcessRecord
 from perdure.stores.group_commit import Entry, commit_entries, single
 from perdure.stores.registry import Result
 from perdure.stores.rows import Candidate, EventName, RowWrite, StoredRow
-from perdure.transitions.commands import Command, Renew, RenewReceipt, RowCommand
+from perdure.transitions.commands import ClaimNext, Command, Renew, RenewReceipt, RowCommand
 from perdure.transitions.leases import has_expired
 from perdure.transitions.projection import lane, project, project_lease
 
@@ -84,12 +84,13 @@ class MemoryRows:
                 ready.append(Candidate(record.registration.priority, 0, id))  # claimed before what still waits
         return sorted(ready)[: limit * 2]
 
-    async def leased_by_claim(self, incarnation: str, claim_id: str) -> Sequence[str]:
-        return [
-            id
-            for id, lease in self.leases.items()
-            if lease.claim_id == claim_id and lease.owner.incarnation == incarnation
-        ]
+    async def leased_by_claims(self, claims: Sequence[ClaimNext]) -> dict[str, list[str]]:
+        asked = {(claim.owner.incarnation, claim.claim_id) for claim in claims}
+        found: dict[str, list[str]] = {}
+        for id, lease in self.leases.items():
+            if (lease.owner.incarnation, lease.claim_id) in asked:
+                found.setdefault(lease.claim_id, []).append(id)
+        return found
 
     async def insert_records(self, rows: Sequence[RowWrite]) -> None:
         for row in rows:

@@ -8,7 +8,6 @@ What was decided is persisted once, in bulk. A refusal concerns its own command 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import product
 
 import msgspec
 
@@ -18,8 +17,9 @@ from perdure.codec import encode_fact
 from perdure.contract.registry import TransactionWork
 from perdure.errors import InvalidOption, InvalidPayload, PerdureError
 from perdure.model.events import AnyFact, Event
-from perdure.model.leases import Lease
+from perdure.model.leases import DeathProof, Lease
 from perdure.model.record import ProcessRecord
+from perdure.stores.claim_pool import Lanes, Pool, lanes_of, refused_claim
 from perdure.stores.rows import Candidate, EventName, Rows, RowWrite
 from perdure.transitions.claims import Granted, Skipped, decide_claim
 from perdure.transitions.commands import (
@@ -45,8 +45,6 @@ from perdure.transitions.projection import lane, project
 from perdure.transitions.requests import signal_replay_key
 
 Result = AnyReceipt | PerdureError
-
-LARGEST_CLAIM = 10_000
 
 
 class _Row(RowWrite):
@@ -102,6 +100,7 @@ class Transaction:
         self._loaded: dict[str, _Row | PerdureError] = {}
         self._touched: list[_Row] = []
         self._spare = 0  # how many of them the database may still propose to a claim
+        self._pools: dict[tuple[Lanes, tuple[DeathProof, ...]], Pool] = {}
 
     async def run(self, commands: Sequence[Command]) -> list[Result]:
         """Decide and persist every command; the caller commits."""
@@ -114,9 +113,16 @@ class Transaction:
             results[index] = self._renew(renew)
         for index, command in named:
             results[index] = self._decide(command, stored)
-        for index, claim in enumerate(commands):
-            if isinstance(claim, ClaimNext):
-                results[index] = await self._claim(claim)
+        claims = [(i, refused_claim(c) or c) for i, c in enumerate(commands) if isinstance(c, ClaimNext)]
+        valid = [claim for _, claim in claims if isinstance(claim, ClaimNext)]
+        again = await self._rows.leased_by_claims(valid) if valid else {}
+        for index, claim in claims:
+            if isinstance(claim, PerdureError):
+                results[index] = claim
+            elif claim.claim_id in again:
+                results[index] = await self._claimed_before(again[claim.claim_id])
+            else:
+                results[index] = await self._claim(claim, valid)
         await self._persist()
         return [result for result in results if result is not None]
 
@@ -183,33 +189,25 @@ class Transaction:
 
     # --- claims -----------------------------------------------------------------------------------------------
 
-    async def _claim(self, command: ClaimNext) -> ClaimReceipt | PerdureError:
-        if not 0 < command.limit <= LARGEST_CLAIM:
-            return InvalidOption("limit", command.limit, f"1 to {LARGEST_CLAIM}")
-        if command.ttl_ms <= 0:
-            return InvalidOption("ttl_ms", command.ttl_ms, "more than 0")
-        owner = command.owner
-        if not is_storable(f"{owner.name}{owner.incarnation}{command.claim_id}{command.token}"):
-            return InvalidOption("owner", owner.name, "names without NUL and lone surrogates")
-        again = await self._rows.leased_by_claim(command.owner.incarnation, command.claim_id)
-        if again:
-            await self._load(again)
-            rows = [row for id in sorted(again) if isinstance(row := self._loaded.get(id), _Row)]
-            rows.sort(key=lambda row: row.record.registration.priority)
-            return ClaimReceipt(tuple(Claimed(row.record, row.lease) for row in rows if row.lease))
+    async def _claimed_before(self, ids: Sequence[str]) -> ClaimReceipt:
+        """A claim whose answer was lost: what it got, and nothing new."""
+        await self._load(ids)
+        rows = [row for id in sorted(ids) if isinstance(row := self._loaded.get(id), _Row)]
+        rows.sort(key=lambda row: row.record.registration.priority)
+        return ClaimReceipt(tuple(Claimed(row.record, row.lease) for row in rows if row.lease))
+
+    async def _claim(self, command: ClaimNext, claims: Sequence[ClaimNext]) -> ClaimReceipt:
+        """`claims`: all of this batch."""
         proofs = proofs_by_incarnation(command.proofs)
-        lanes = [lane(queue, definition) for queue, definition in product(command.queues, command.definitions)]
-        # What this transaction has touched is not in the database yet: such a row may be proposed wrongly (it is
-        # decided by what it has become) or not at all (it is proposed from here).
-        candidates = await self._rows.claimable(lanes, command.limit + self._spare, self._now, proofs)
-        await self._load([candidate.process_id for candidate in candidates])
+        pool = self._pools.get((lanes_of(command), command.proofs)) or await self._fill_pool(command, claims)
         claimed: list[Claimed] = []
         ended: list[ProcessRecord] = []
         events: list[Event] = []
-        touched = set(self._touched_candidates(lanes))
-        for candidate in sorted(touched.union(candidates)) if touched else candidates:
+        scanned = 0
+        while len(claimed) < command.limit and (candidate := pool.take()) is not None:
+            scanned += 1
             row = self._loaded.get(candidate.process_id)
-            if len(claimed) == command.limit or not isinstance(row, _Row):
+            if not isinstance(row, _Row):
                 continue
             decision = decide_claim(Standing(row.record, row.lease), command, self._now, proofs)
             if isinstance(decision, Skipped):
@@ -223,7 +221,21 @@ class Transaction:
             else:
                 row.hold(None)
                 ended.append(row.record)
-        return ClaimReceipt(tuple(claimed), tuple(ended), tuple(events), len(candidates))
+        return ClaimReceipt(tuple(claimed), tuple(ended), tuple(events), scanned)
+
+    async def _fill_pool(self, command: ClaimNext, claims: Sequence[ClaimNext]) -> Pool:
+        """Enough for all claims of the batch on these lanes. What this transaction has touched is not in the database
+        yet: such a row may be proposed wrongly (it is decided by what it has become) or not at all (it is proposed
+        from here)."""
+        lanes = lanes_of(command)
+        wanted = sum(c.limit for c in claims if c.proofs == command.proofs and lanes_of(c) == lanes)
+        proofs = proofs_by_incarnation(command.proofs)
+        candidates = await self._rows.claimable(lanes, wanted + self._spare, self._now, proofs)
+        await self._load([candidate.process_id for candidate in candidates])
+        touched = set(self._touched_candidates(lanes))
+        pool = Pool(sorted(touched.union(candidates)) if touched else candidates)
+        self._pools[lanes, command.proofs] = pool
+        return pool
 
     def _touched_candidates(self, lanes: Sequence[str]) -> Iterator[Candidate]:
         for row in self._touched:

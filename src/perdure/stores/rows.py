@@ -6,7 +6,7 @@ a network can wait in them; a local store simply returns. Nothing here decides a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -17,7 +17,7 @@ from perdure.errors import PerdureError
 from perdure.model.events import Event
 from perdure.model.leases import Lease
 from perdure.model.record import ProcessRecord
-from perdure.transitions.commands import RowCommand
+from perdure.transitions.commands import ClaimNext, RowCommand
 
 
 class StoredRow(msgspec.Struct, frozen=True, gc=False):
@@ -91,11 +91,13 @@ class Rows(Protocol):
     async def claimable(
         self, lanes: Sequence[str], limit: int, now: Moment, dead_incarnations: Collection[str]
     ) -> Sequence[Candidate]:
-        """Per lane and priority at most `limit` rows that are ready, or whose lease has lapsed or is void."""
+        """Per lane and priority at most `limit` rows that are ready, or whose lease has lapsed or is void, in claim
+        order. Asked once in a batch for all of its claims on the same lanes, `limit` being enough for them together."""
         ...
 
-    async def leased_by_claim(self, incarnation: str, claim_id: str) -> Sequence[str]:
-        """Ids of the rows whose lease carries this claim id."""
+    async def leased_by_claims(self, claims: Sequence[ClaimNext]) -> Mapping[str, Sequence[str]]:
+        """Ids of the rows whose lease carries the claim id, and the incarnation, of one of these claims; by claim id.
+        A claim that has none is left out."""
         ...
 
     async def insert_records(self, rows: Sequence[RowWrite]) -> None:

@@ -30,7 +30,7 @@ from perdure.model.registration import HIGHEST_PRIORITY, LOWEST_PRIORITY, Regist
 from perdure.stores.rows import Candidate, EventName, RowWrite, StoredRow
 from perdure.stores.sqlite.guest import Guest
 from perdure.stores.sqlite.queries import BulkStatement, chunks, load_queries
-from perdure.transitions.commands import RowCommand
+from perdure.transitions.commands import ClaimNext, RowCommand
 from perdure.transitions.projection import lane, project, project_lease
 
 BEGIN, COMMIT, ROLLBACK = "BEGIN IMMEDIATE -- ours", "COMMIT -- ours", "ROLLBACK -- ours"
@@ -44,7 +44,7 @@ _decode_loaded = msgspec.json.Decoder(list[tuple[int, str, ProcessState, Lease |
 _decode_registrations = msgspec.json.Decoder(list[tuple[int, Registration]]).decode
 _decode_lease = msgspec.json.Decoder(Lease | None).decode
 _decode_candidates = msgspec.json.Decoder(list[Candidate]).decode
-_decode_ids = msgspec.json.Decoder(list[str]).decode
+_decode_pairs = msgspec.json.Decoder(list[tuple[str, str]]).decode
 
 
 def as_text(value: object) -> str:
@@ -218,8 +218,12 @@ class SqliteRows:
             texts.append(self._one("void", lanes=as_text(lanes), dead=dead, limit=limit))
         return sorted(candidate for text in texts for candidate in _decode_candidates(text))[: limit * 2]
 
-    async def leased_by_claim(self, incarnation: str, claim_id: str) -> Sequence[str]:
-        return _decode_ids(self._one("leased_by_claim", incarnation=incarnation, claim_id=claim_id))
+    async def leased_by_claims(self, claims: Sequence[ClaimNext]) -> dict[str, list[str]]:
+        asked = as_text([(claim.owner.incarnation, claim.claim_id) for claim in claims])
+        found: dict[str, list[str]] = {}
+        for claim_id, id in _decode_pairs(self._one("leased_by_claims", claims=asked)):
+            found.setdefault(claim_id, []).append(id)
+        return found
 
     # --- persisting -------------------------------------------------------------------------------------------
 

@@ -80,10 +80,11 @@ FROM (
 -- A lease of another boot has lapsed, whatever its times say. Run once when a program meets a new boot.
 UPDATE leases SET boot_id = :boot_id, boot_expires_at = 0 WHERE boot_id <> :boot_id;
 
--- name: leased_by_claim
--- Ids of the rows that one claim has leased, as one JSON array.
-SELECT json_group_array((SELECT id FROM processes AS p WHERE p.row = l.row)) FROM leases AS l
-WHERE l.incarnation = :incarnation AND l.claim_id = :claim_id;
+-- name: leased_by_claims
+-- [claim id, id] of the rows that these claims, [incarnation, claim id], have leased, as one JSON array.
+SELECT json_group_array(json_array(l.claim_id, (SELECT id FROM processes AS p WHERE p.row = l.row)))
+FROM json_each(:claims) AS asked CROSS JOIN leases AS l INDEXED BY leases_claim
+    ON l.incarnation = asked.value ->> 0 AND l.claim_id = asked.value ->> 1;
 
 -- name: next_change
 -- Reserves :count change positions; answers the last of them. The first statement that writes, under the write lock.
