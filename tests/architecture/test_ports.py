@@ -72,6 +72,7 @@ ALLOWED = (
         "perdure/runtime/spawner.py", (*TASKS, *THREADS, "asyncio.to_thread", "*.run_in_executor"), "it is the spawner"
     ),
     Allowed("perdure/stores/sqlite/*", THREADS, "a connection lives on a thread of its own, owned by the store"),
+    Allowed("perdure/stores/postgres/own_loop.py", THREADS, "the store's own event loop is a thread that it owns"),
     Allowed("perdure/cli/*", tuple(PORTS), "the command line is the outside world: it makes the real ports"),
     Allowed("perdure/engines/command/link.py", ("subprocess.*",), "it is the port of programs: it starts supervisors"),
     Allowed("perdure/engines/command/supervisor/*", ("time.*",), "a program of its own, outside of every simulation"),

@@ -10,8 +10,10 @@ from typing import cast
 from perdure.clock import Clock
 from perdure.contract.registry import Registry
 from perdure.stores.memory import MemoryRegistry
+from perdure.stores.postgres.store import PostgresRegistry
 from perdure.stores.sqlite.store import SqliteRegistry
 from perdure.testing.conformance import Capability, OpenStore
+from tests.postgres.server import schema_of, server_url
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,15 @@ def sqlite_opener(folder: Path) -> OpenStore:
     return open_store
 
 
+def postgres_opener(folder: Path) -> OpenStore:
+    async def open_store(clock: Clock, store: str) -> Registry:
+        return cast("Registry", await PostgresRegistry.open(server_url(), schema_of(folder / store), clock=clock))
+
+    return open_store
+
+
 STORES = (
     Store("memory", frozenset(), memory_opener),
     Store("sqlite", frozenset({"reopenable", "multi_process"}), sqlite_opener),
+    Store("postgres", frozenset({"reopenable", "multi_process"}), postgres_opener),
 )

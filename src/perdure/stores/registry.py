@@ -132,7 +132,7 @@ class Transaction:
         row = self._loaded.get(command.process_id)
         if isinstance(row, PerdureError):
             return row
-        name = _event_name(command)
+        name = event_name(command)
         decision = decide(_standing(row, name, stored.get(command.process_id, ())), command, self._now)
         if isinstance(decision, PerdureError):
             return decision
@@ -252,7 +252,7 @@ class Transaction:
                 self._loaded[id] = row if isinstance(row, PerdureError) else _Row(row.key, row.record, row.lease)
 
     async def _find_events(self, commands: Sequence[RowCommand]) -> dict[str, list[Event]]:
-        names = [name for command in commands if (name := _event_name(command))]
+        names = [name for command in commands if (name := event_name(command))]
         found: dict[str, list[Event]] = {}
         for event in await self._rows.find_events(names) if names else ():
             found.setdefault(event.process_id, []).append(event)
@@ -283,7 +283,8 @@ def _moves_lease(record: ProcessRecord) -> bool:
     return record.state.abandon_request is not None
 
 
-def _event_name(command: RowCommand) -> EventName | None:
+def event_name(command: RowCommand) -> EventName | None:
+    """The names under which its events may stand already."""
     replay_key: str | None = None
     match command:
         case AppendEvent():

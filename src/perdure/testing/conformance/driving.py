@@ -104,6 +104,11 @@ async def busy(kit: Kit) -> None:
         world.registry.plan = script({})
         cleaned.set()
         await kit.until(holds(lambda: not world.engine.inside), "the clean-up is over")
+
+        async def given_back() -> bool:
+            return (await kit.get("p")).status == "pending"
+
+        await kit.until(given_back, "the start of the busy row is withdrawn")
         await elapse(kit, 60)
         await world.drive()
         expect_equal(await world.ended("p"), Completed(raw("second")), "the outcome")

@@ -1,0 +1,69 @@
+"""What others have written: told by which transactions have ended between two looks.
+
+A snapshot of PostgreSQL names every transaction that had not ended when it was taken. What ended between two snapshots,
+and is not our own, is exactly what others did in between, in whatever order it was begun: nothing is skipped, and
+nothing waits for a transaction that stays open. Each row's last change position is the transaction that wrote it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from perdure.stores.postgres.reader import Reader
+from perdure.stores.postgres.shared import Shared
+
+MANY_CHANGES = 5_000
+MANY_TRANSACTIONS = 10_000
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All below `end` has ended, but for `open`."""
+
+    end: int
+    open: frozenset[int]
+
+    @classmethod
+    def read(cls, text: str) -> Snapshot:
+        """From the text form of pg_snapshot, xmin:xmax:xip_list."""
+        _, end, listed = text.split(":")
+        return cls(int(end), frozenset(int(xid) for xid in listed.split(",") if xid))
+
+    def ended_since(self, before: Snapshot) -> set[int]:
+        """The transactions that ended after `before` was taken and before this one was."""
+        return (set(range(before.end, self.end)) | before.open) - self.open
+
+
+class Changes:
+    """One program's side of it. `begin` before the first look."""
+
+    def __init__(self, reader: Reader, shared: Shared) -> None:
+        self._reader, self._shared = reader, shared
+        self._seen = Snapshot(0, frozenset())
+
+    async def begin(self) -> None:
+        self._seen = await self._snapshot()
+
+    async def look(self) -> Sequence[str] | None:
+        """Ids of rows that others wrote since the last look; None: any row may have been."""
+        before, now = self._seen, await self._snapshot()
+        own = self._shared.own_changes
+        if not 0 <= now.end - before.end <= MANY_TRANSACTIONS:  # many, or a server that went back to an earlier state
+            own.clear()
+            self._seen = now
+            return None
+        ended = now.ended_since(before)
+        others = sorted(ended - own)
+        changed: Sequence[str] | None = ()
+        if others:
+            rows = await self._reader.rows("changed_by", changes=others, limit=MANY_CHANGES + 1)
+            changed = [row[0] for row in rows] if len(rows) <= MANY_CHANGES else None
+        own -= ended
+        self._seen = now
+        return changed
+
+    async def _snapshot(self) -> Snapshot:
+        ((text, now_ms),) = await self._reader.rows("snapshot")
+        self._shared.time.heard(now_ms)
+        return Snapshot.read(text)

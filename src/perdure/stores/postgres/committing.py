@@ -1,0 +1,98 @@
+"""One batch, committed: tried again where that is safe, taken apart where one command would harm the others."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import asyncpg
+
+from perdure.ids import Ids
+from perdure.stores.group_commit import Entry
+from perdure.stores.postgres.connections import Connections
+from perdure.stores.postgres.faults import is_contended, is_lost, is_refused_in_bulk, typed
+from perdure.stores.postgres.own_loop import OwnLoop
+from perdure.stores.postgres.rows import Overtaken, PostgresRows, RowsHeld
+from perdure.stores.postgres.shared import Shared
+from perdure.stores.postgres.wanted import Wanted
+from perdure.stores.registry import transact
+from perdure.transitions.commands import Register
+
+MOST_TRIES = 20
+RECONNECT_BOUND_S = 5.0
+
+
+class Committer:
+    """Commits batches on connections of one kind. After `commit` every entry has its results or its error, but for
+    those that it answers: they name rows that somebody else's transaction holds."""
+
+    def __init__(
+        self,
+        loop: OwnLoop,
+        connections: Connections,
+        shared: Shared,
+        ids: Ids,
+        reconnect_bound_s: float = RECONNECT_BOUND_S,
+    ) -> None:
+        self._loop, self._connections, self._shared, self._ids = loop, connections, shared, ids
+        self._reconnect_bound_s = reconnect_bound_s
+        self.commits = 0
+        """How many transactions have written something."""
+
+    async def commit(self, entries: Sequence[Entry], *, wait_ms: int = 0) -> list[Entry]:
+        """With `wait_ms` rows that are held are waited for that long; else they are passed over."""
+        held: list[Entry] = []
+        tries, lost_at_s = 0, 0.0
+        while entries:
+            try:
+                await self._once(entries, wait_ms)
+                return held
+            except RowsHeld as found:
+                if wait_ms:  # it came into being only now
+                    tries += 1
+                else:
+                    held += [entry for entry in entries if _names(entry, found.process_ids)]
+                    entries = [entry for entry in entries if not _names(entry, found.process_ids)]
+            except asyncpg.LockNotAvailableError:
+                apart = [entry for entry in entries if wait_ms or _registers(entry)] or entries
+                held += apart
+                entries = [entry for entry in entries if entry not in apart]
+            except Exception as error:  # whatever it is, its callers must be told
+                if isinstance(error, Overtaken) or is_contended(error):
+                    tries += 1
+                elif is_lost(error):
+                    self._connections.drop_idle()
+                    lost_at_s = lost_at_s or self._loop.now_s()
+                    tries = 1 if self._loop.now_s() < lost_at_s + self._reconnect_bound_s else MOST_TRIES
+                elif len(entries) > 1 and is_refused_in_bulk(error):
+                    for entry in entries:
+                        held += await self.commit([entry], wait_ms=wait_ms)
+                    return held
+                else:
+                    tries = MOST_TRIES
+                if tries >= MOST_TRIES:
+                    for entry in entries:
+                        entry.error = typed(error, self._shared.store)
+                    return held
+            if tries:
+                await self._loop.pause((0.05 if lost_at_s else 0.002 * tries) * (0.5 + self._ids.fraction()))
+        return held
+
+    async def _once(self, entries: Sequence[Entry], wait_ms: int) -> None:
+        commands = [command for entry in entries for command in entry.commands]
+        async with self._connections.one() as connection:
+            rows = PostgresRows(connection, self._shared, Wanted(commands), wait_ms=wait_ms)
+            results = await transact(rows, commands)
+        self.commits += not rows.written.is_empty
+        at = 0
+        for entry in entries:
+            entry.results = results[at : at + len(entry.commands)]
+            at += len(entry.commands)
+
+
+def _names(entry: Entry, process_ids: Collection[str]) -> bool:
+    return any(id in process_ids for command in entry.commands for id in Wanted((command,)).ids)
+
+
+def _registers(entry: Entry) -> bool:
+    """Whether it may have waited for an insert of the same id."""
+    return any(isinstance(command, Register) for command in entry.commands)

@@ -1,0 +1,55 @@
+"""What a store does on its own loop, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from perdure.ids import Ids
+from perdure.stores.group_commit import Entry
+from perdure.stores.postgres.changes import Changes
+from perdure.stores.postgres.connections import Connections
+from perdure.stores.postgres.faults import typed
+from perdure.stores.postgres.flushers import Flushers
+from perdure.stores.postgres.hints import Hints
+from perdure.stores.postgres.own_loop import OwnLoop
+from perdure.stores.postgres.owner_book import OwnerBook
+from perdure.stores.postgres.reader import Reader
+from perdure.stores.postgres.schema import ensure_schema
+from perdure.stores.postgres.shared import Shared
+
+
+class Engine:
+    """Made and used on the store's own loop. `answer` and `hinted` are called there."""
+
+    def __init__(
+        self, loop: OwnLoop, shared: Shared, ids: Ids, answer: Callable[[Sequence[Entry]], None],
+        hinted: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._shared, self._answer = shared, answer
+        self._seldom = Connections(shared.target, 1)
+        self.reader = Reader(loop, shared.target)
+        self.flushers = Flushers(loop, shared, ids, self._deliver)
+        self.changes = Changes(self.reader, shared)
+        self.hints = Hints(loop, shared.target, ids, hinted)
+        self.owners = OwnerBook(shared, self.reader, self._seldom)
+
+    async def open(self) -> None:
+        try:
+            async with self._seldom.one() as connection:
+                await ensure_schema(connection, self._shared.target)
+        except Exception as error:
+            raise typed(error, self._shared.store) from error
+        await self.changes.begin()
+
+    async def close(self) -> None:
+        """Answer what was accepted, then let go of everything."""
+        await self.flushers.close()
+        await self.hints.close()
+        await self.reader.close()
+        await self._seldom.close()
+
+    def _deliver(self, entries: Sequence[Entry], wrote: bool) -> None:
+        if entries:
+            self._answer(entries)
+        if wrote:
+            self.hints.ring()

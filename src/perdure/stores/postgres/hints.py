@@ -1,0 +1,118 @@
+"""Hints to and from other programs: a commit is told by NOTIFY, on a connection of its own, after it.
+
+A hint carries no facts and may be lost: whoever hears it reads. LISTEN is believed only once a notification to itself
+has come back (a pooler takes it and delivers nothing), and a program that lost its connection listens again and is
+hinted once, as it may have missed some.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+
+import asyncpg
+
+from perdure.ids import Ids
+from perdure.stores.postgres.connections import Connection, Connections
+from perdure.stores.postgres.own_loop import OwnLoop
+from perdure.stores.postgres.url import Target
+
+SPACING_S = 0.005
+"""Hints that would come closer together than this are sent as one."""
+PROBE_BOUND_S = 2.0
+PROBE_EVERY_S = 20.0
+BACKOFF_S = 1.0
+
+
+class Hints:
+    """Lives on the store's own loop; `heard` is called there."""
+
+    def __init__(self, loop: OwnLoop, target: Target, ids: Ids, heard: Callable[[], None]) -> None:
+        self._loop, self._heard = loop, heard
+        digest = hashlib.sha256(target.schema.encode()).hexdigest()[:16]
+        self._channel, self._tag = f"perdure_{digest}", hashlib.sha256(ids.token().encode()).hexdigest()[:12]
+        self._connections = Connections(target, 1)
+        self._listener: asyncio.Task[None] | None = None
+        self._sender: asyncio.Task[None] | None = None
+        self._due = False
+        self._probes = 0
+        self._probed = asyncio.Event()
+        self.has_hints = False
+        """Whether hints reach this program; without them only the safety interval shows it what others did."""
+
+    # --- to others --------------------------------------------------------------------------------------------
+
+    def ring(self) -> None:
+        """Tell the others that something was committed; soon, and once for what is committed meanwhile."""
+        self._due = True
+        if self._sender is None or self._sender.done():
+            self._sender = self._loop.spawn(self._send())
+
+    async def _send(self) -> None:
+        while self._due:
+            self._due = False
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # a hint may be lost
+                async with self._connections.one() as connection:
+                    await self._notify(connection, self._tag)
+            await self._loop.pause(SPACING_S)
+
+    async def _notify(self, connection: Connection, tag: str) -> None:
+        """Nothing rests on it, so nothing waits for the disk."""
+        await connection.execute(
+            f"BEGIN; SET LOCAL synchronous_commit = off; NOTIFY {self._channel}, '{tag}'; COMMIT"  # hex digits all
+        )
+
+    # --- from others ------------------------------------------------------------------------------------------
+
+    def listen(self) -> None:
+        if self._listener is None:
+            self._listener = self._loop.spawn(self._listen())
+
+    async def _listen(self) -> None:
+        while True:
+            with suppress(Exception):  # whatever it was: without a listener there is the safety interval
+                await self._listen_once()
+            self.has_hints = False
+            await self._loop.pause(BACKOFF_S)
+
+    async def _listen_once(self) -> None:
+        """Until the connection is lost or no longer brings what is sent to it."""
+        connection = await self._connections.connect()
+        try:
+            await connection.add_listener(self._channel, self._received)
+            while await self._is_heard(connection):
+                if not self.has_hints:
+                    self.has_hints = True
+                    self._heard()  # what was missed until now
+                await self._loop.pause(PROBE_EVERY_S)
+        finally:
+            connection.terminate()
+
+    async def _is_heard(self, connection: Connection) -> bool:
+        self._probes += 1
+        self._probed.clear()
+        await self._notify(connection, f"{self._tag}.{self._probes}")
+        try:
+            async with asyncio.timeout(PROBE_BOUND_S):
+                await self._probed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _received(self, _: object, __: int, ___: str, tag: object) -> None:
+        sender, _, probe = str(tag).partition(".")
+        if sender == self._tag:
+            if probe == str(self._probes):
+                self._probed.set()
+        elif not probe:
+            self._heard()
+
+    async def close(self) -> None:
+        tasks = [task for task in (self._listener, self._sender) if task is not None]
+        if self._listener is not None:
+            self._listener.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._connections.close()

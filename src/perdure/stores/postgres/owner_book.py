@@ -1,0 +1,76 @@
+"""The owners of one store: enrolled with evidence, proved dead by others on the same machine, and forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from perdure.model.leases import DeathProof, Owner
+from perdure.stores.postgres.connections import Connections
+from perdure.stores.postgres.faults import typed
+from perdure.stores.postgres.reader import Reader
+from perdure.stores.postgres.shared import Shared
+from perdure.stores.sqlite.owners import OwnerIdentity, identify, prove_death
+
+HOLDERS_GOOD_FOR_MS = 1_000
+NO_FOLDER = Path("/nonexistent")
+"""No lock files here: hosts share no folder."""
+
+
+class OwnerBook:
+    """Lives on the store's own loop. Elsewhere than on the owner's machine nothing proves a death: its leases lapse."""
+
+    def __init__(self, shared: Shared, reader: Reader, connections: Connections) -> None:
+        self._shared, self._reader, self._connections = shared, reader, connections
+        self._me = identify("", "", shared.time.local.now().boot_id, None)
+        self._mine: set[str] = set()
+        self._holders: Sequence[OwnerIdentity] = ()
+        self._read_at_ms: int | None = None
+        self._proofs: dict[str, DeathProof] = {}
+
+    async def enrol(self, owner: Owner) -> None:
+        """Write the owner down, and clear away the dead that hold nothing any more."""
+        identity = identify(owner.name, owner.incarnation, self._shared.time.local.now().boot_id, None)
+        self._mine.add(owner.incarnation)
+        await self._write("enrol_owner", incarnation=owner.incarnation, identity=msgspec.json.encode(identity).decode())
+        idle = await self._reader.rows("idle_owners")
+        dead = [known.incarnation for known in map(_identity, idle) if self._prove(known)]
+        if dead:
+            await self._write("withdraw_owners", incarnations=dead)
+
+    async def withdraw(self, owner: Owner) -> None:
+        await self._write("withdraw_owners", incarnations=[owner.incarnation])
+        self._mine.discard(owner.incarnation)
+
+    async def prove_deaths(self) -> tuple[DeathProof, ...]:
+        """Proofs about the holders that can be proved dead. A death is proved once: an incarnation never recurs."""
+        now_ms = self._shared.time.local.now().boot_ms
+        if self._read_at_ms is None or not 0 <= now_ms - self._read_at_ms < HOLDERS_GOOD_FOR_MS:
+            self._holders = [_identity(row) for row in await self._reader.rows("holders")]
+            self._read_at_ms = now_ms
+            held = {holder.incarnation for holder in self._holders}
+            self._proofs = {incarnation: proof for incarnation, proof in self._proofs.items() if incarnation in held}
+        for holder in self._holders:
+            if holder.incarnation not in self._proofs and (proof := self._prove(holder)) is not None:
+                self._proofs[holder.incarnation] = proof
+        return tuple(self._proofs.values())
+
+    def _prove(self, owner: OwnerIdentity) -> DeathProof | None:
+        if owner.incarnation in self._mine or owner.host != self._me.host:  # copies of one machine share its boot id
+            return None
+        return prove_death(owner, NO_FOLDER, self._me, one_kernel=False)
+
+    async def _write(self, name: str, **values: Any) -> None:
+        statement = self._shared.sql[name]
+        try:
+            async with self._connections.one() as connection, connection.transaction():
+                await connection.execute(statement.text, *statement.values(values))
+        except Exception as error:
+            raise typed(error, self._shared.store) from error
+
+
+def _identity(row: Sequence[Any]) -> OwnerIdentity:
+    return msgspec.json.decode(row[0], type=OwnerIdentity)

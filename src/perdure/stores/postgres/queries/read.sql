@@ -1,0 +1,120 @@
+-- What readers do, each statement a transaction of its own.
+
+-- name: records
+-- Records by id. By the unique index on id.
+SELECT p.id, r.body, p.state FROM perdure.processes AS p JOIN perdure.registrations AS r ON r.row = p.row
+WHERE p.id = ANY (:ids::text[]);
+
+-- name: ended_among
+-- Of these ids, the ones that are live no more or unknown.
+SELECT array_agg(wanted.id) FROM unnest(:ids::text[]) AS wanted(id) LEFT JOIN perdure.processes AS p ON p.id = wanted.id
+WHERE coalesce(p.status, '') NOT IN ('pending', 'running', 'waiting');
+
+-- name: lease
+SELECT perdure.lease_text(p.id, l) FROM perdure.processes AS p JOIN perdure.leases AS l ON l.row = p.row WHERE p.id = :id;
+
+-- name: list
+-- One page in order of id; each condition is off while its parameter is null. '{' sorts after all that an id may have.
+SELECT p.id, r.body, p.state FROM perdure.processes AS p JOIN perdure.registrations AS r ON r.row = p.row
+WHERE p.id > :after
+  AND (:statuses::text[] IS NULL OR p.status = ANY (:statuses::text[]))
+  AND (:definition::text IS NULL OR starts_with(substr(p.lane, strpos(p.lane, '/') + 1), :definition::text || '@'))
+  AND (:queue::text IS NULL OR starts_with(p.lane, :queue::text || '|'))
+  AND (:parent::text IS NULL OR p.parent = :parent::text)
+  AND starts_with(p.id, coalesce(:prefix::text, '')) AND p.id >= coalesce(:prefix::text, '') AND p.id < coalesce(:prefix::text, '') || '{'
+ORDER BY p.id LIMIT :limit::integer;
+
+-- name: count
+SELECT count(*) FROM perdure.processes AS p
+WHERE (:statuses::text[] IS NULL OR p.status = ANY (:statuses::text[]))
+  AND (:definition::text IS NULL OR starts_with(substr(p.lane, strpos(p.lane, '/') + 1), :definition::text || '@'))
+  AND (:queue::text IS NULL OR starts_with(p.lane, :queue::text || '|'))
+  AND (:parent::text IS NULL OR p.parent = :parent::text)
+  AND starts_with(p.id, coalesce(:prefix::text, '')) AND p.id >= coalesce(:prefix::text, '') AND p.id < coalesce(:prefix::text, '') || '{';
+
+-- name: events_after
+-- Row null: there is no such process. With no event past the sequence the one row has no event.
+SELECT p.row, e.sequence, e.type, e.payload, e.at, e.replay_key, e.operation_id, e.operation_hash, e.codec, e.checksum
+FROM perdure.processes AS p
+LEFT JOIN LATERAL (SELECT * FROM perdure.events AS e WHERE e.row = p.row AND e.sequence > :after
+                   ORDER BY e.sequence LIMIT :limit::integer) AS e ON TRUE
+WHERE p.id = :id ORDER BY e.sequence;
+
+-- name: recent_events
+SELECT p.row, e.sequence, e.type, e.payload, e.at, e.replay_key, e.operation_id, e.operation_hash, e.codec, e.checksum
+FROM perdure.processes AS p
+LEFT JOIN LATERAL (SELECT * FROM perdure.events AS e WHERE e.row = p.row ORDER BY e.sequence DESC LIMIT :limit::integer) AS e ON TRUE
+WHERE p.id = :id ORDER BY e.sequence;
+
+-- name: find_event
+SELECT p.row, e.sequence, e.type, e.payload, e.at, e.replay_key, e.operation_id, e.operation_hash, e.codec, e.checksum
+FROM perdure.processes AS p
+LEFT JOIN LATERAL (SELECT * FROM perdure.events AS e WHERE e.row = p.row AND e.sequence > :after AND e.type = :type
+                   ORDER BY e.sequence LIMIT 1) AS e ON TRUE
+WHERE p.id = :id;
+
+-- name: next_due
+-- The earliest of: a row of these lanes becoming ready, a lapse of theirs, a deadline, an unsettled end; all after now.
+-- Lapses are in boot time, and are answered as wall time.
+SELECT min(due) FROM (
+    SELECT (SELECT p.ready_at FROM perdure.processes AS p
+            WHERE p.lane = seek.lane AND p.priority = seek.priority AND p.ready_at > :now::bigint
+            ORDER BY p.ready_at LIMIT 1) AS due
+    FROM (SELECT l.lane, p.priority FROM unnest(:lanes::text[]) AS l(lane) CROSS JOIN generate_series(0, 9) AS p(priority)) AS seek
+    UNION ALL
+    SELECT (SELECT l.boot_expires_at - :boot_now::bigint + :now::bigint FROM perdure.leases AS l
+            WHERE l.lane = seek.lane AND l.priority = seek.priority AND l.boot_expires_at > :boot_now::bigint
+            ORDER BY l.boot_expires_at LIMIT 1)
+    FROM (SELECT l.lane, p.priority FROM unnest(:lanes::text[]) AS l(lane) CROSS JOIN generate_series(0, 9) AS p(priority)) AS seek
+    UNION ALL
+    SELECT (SELECT deadline_at FROM perdure.processes WHERE deadline_at > :now::bigint ORDER BY deadline_at LIMIT 1)
+    UNION ALL
+    SELECT (SELECT settle_at FROM perdure.processes WHERE settle_at > :now::bigint ORDER BY settle_at LIMIT 1)
+    UNION ALL
+    SELECT (SELECT min(greatest(l.settle_at, l.boot_expires_at - :boot_now::bigint + :now::bigint)) FROM perdure.leases AS l
+            WHERE l.settle_at IS NOT NULL AND greatest(l.settle_at, l.boot_expires_at - :boot_now::bigint + :now::bigint) > :now::bigint)
+) AS found;
+
+-- name: due_for_settling
+-- Ids of rows that a settling pass must look at. By the three partial indexes.
+SELECT array_agg(due.id) FROM (
+    SELECT id FROM (SELECT id FROM perdure.processes WHERE settle_at <= :now::bigint ORDER BY settle_at LIMIT :limit::integer) AS unsettled
+    UNION
+    SELECT id FROM (SELECT id FROM perdure.processes WHERE deadline_at <= :now::bigint ORDER BY deadline_at LIMIT :limit::integer) AS late
+    UNION
+    SELECT p.id FROM (
+        SELECT row FROM perdure.leases
+        WHERE settle_at <= :now::bigint AND (boot_expires_at <= :boot_now::bigint OR incarnation = ANY (:dead::text[]))
+        LIMIT :limit::integer) AS l JOIN perdure.processes AS p ON p.row = l.row
+    ORDER BY 1 LIMIT :limit::integer
+) AS due;
+
+-- name: idle_owners
+-- Owners that hold no lease: where one is dead, nothing of it is left to be taken over.
+SELECT o.identity FROM perdure.owners AS o
+WHERE NOT EXISTS (SELECT 1 FROM perdure.leases AS l WHERE l.incarnation = o.incarnation) ORDER BY o.incarnation LIMIT 1000;
+
+-- name: holders
+-- The owners whose death would change something, with their evidence: they hold a lease whose row would be claimable
+-- or due for settling. One step of leases_claim per owner, then its leases up to the first such.
+WITH RECURSIVE holders(incarnation) AS (
+    SELECT min(incarnation) FROM perdure.leases
+    UNION ALL
+    SELECT (SELECT min(l.incarnation) FROM perdure.leases AS l WHERE l.incarnation > holders.incarnation)
+    FROM holders WHERE holders.incarnation IS NOT NULL
+)
+SELECT o.identity FROM holders AS h JOIN perdure.owners AS o ON o.incarnation = h.incarnation
+WHERE EXISTS (SELECT 1 FROM perdure.leases AS l
+              WHERE l.incarnation = h.incarnation AND (l.lane IS NOT NULL OR l.settle_at IS NOT NULL));
+
+-- name: snapshot
+-- Which transactions have ended by now, as xmin:xmax:those between that have not; and the time.
+SELECT pg_current_snapshot()::text, perdure.now_ms();
+
+-- name: changed_by
+-- Ids of the rows that these transactions wrote. By the indexes on change.
+SELECT p.id FROM (
+    SELECT e.row FROM perdure.events AS e WHERE e.change = ANY (:changes::bigint[])
+    UNION
+    SELECT r.row FROM perdure.registrations AS r WHERE r.change = ANY (:changes::bigint[])
+) AS changed JOIN perdure.processes AS p ON p.row = changed.row LIMIT :limit::integer;

@@ -1,0 +1,121 @@
+"""What all transactions of one store object have in common: its statements, its clock, and what it knows already."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from perdure.clock import Clock, Moment, SystemClock
+from perdure.contract.moments import Moments
+from perdure.model.registration import Registration
+from perdure.stores.postgres.connections import Connection
+from perdure.stores.postgres.statements import Statements
+from perdure.stores.postgres.url import Target
+
+DATABASE_BOOT = "database"
+"""The boot id of leases that the server's clock decides: it is one clock for all hosts, and its boots don't matter."""
+
+ROWS_IN_BLOCK = 1_024
+REGISTRATION_CACHE_BYTES = 32 * 1024 * 1024
+
+
+def database_moment(now_ms: int) -> Moment:
+    """A reading of the server's clock. It has one scale: leases are wall time here."""
+    return Moment(now_ms, now_ms, DATABASE_BOOT)
+
+
+class DatabaseTime:
+    """What time it is on the server, as far as is known without asking: never ahead of it, but for a step back."""
+
+    def __init__(self, given: Clock | None) -> None:
+        self.given = given
+        self._local = given or SystemClock()
+        self._ahead_ms: list[tuple[int, int]] = []
+
+    def heard(self, now_ms: int) -> None:
+        """A reading has just arrived; it was taken before."""
+        local_ms = self._local.now().boot_ms
+        kept = [(at_ms, ahead_ms) for at_ms, ahead_ms in self._ahead_ms if at_ms > local_ms - 10_000]
+        ahead_ms = now_ms - local_ms
+        self._ahead_ms = [(at, ahead) for at, ahead in kept if ahead > ahead_ms] + [(local_ms, ahead_ms)]
+
+    def now(self) -> Moment:
+        if self.given is not None:
+            return self.given.now()
+        return database_moment(self._local.now().boot_ms + self._ahead_ms[0][1])
+
+    @property
+    def local(self) -> Clock:
+        """The clock of this machine."""
+        return self._local
+
+
+Known = dict[str, tuple[int | None, Registration | None]]
+
+
+class KnownRegistrations:
+    """Registrations by process id, with the row they belong to; the least recently used leave first."""
+
+    def __init__(self, max_bytes: int = REGISTRATION_CACHE_BYTES) -> None:
+        self._max_bytes, self._bytes = max_bytes, 0
+        self._known: OrderedDict[str, tuple[int, Registration, int]] = OrderedDict()
+
+    def known(self, process_ids: Sequence[str]) -> Known:
+        """For each id its row and registration, or nothing: an id may be used again once its process is gone, so a
+        registration is good for that row alone."""
+        found: Known = {}
+        for id in process_ids:
+            known = self._known.get(id)
+            if known is not None:
+                self._known.move_to_end(id)
+            found[id] = (None, None) if known is None else known[:2]
+        return found
+
+    def put(self, row: int, registration: Registration) -> None:
+        size = 1_000 + len(bytes(registration.input))
+        if size > self._max_bytes // 8:
+            return
+        before = self._known.pop(registration.id, None)
+        self._known[registration.id] = (row, registration, size)
+        self._bytes += size - (before[2] if before is not None else 0)
+        while self._bytes > self._max_bytes:
+            _, (_, _, dropped) = self._known.popitem(last=False)
+            self._bytes -= dropped
+
+
+class NewRows:
+    """Integer names for new rows, in blocks from a sequence. Names of what was rolled back are never used."""
+
+    def __init__(self, sql: Statements) -> None:
+        self._sql = sql
+        self._next = self._end = 0
+
+    async def take(self, connection: Connection, count: int) -> list[int]:
+        taken: list[int] = []
+        while len(taken) < count:
+            if self._next == self._end:
+                first: int = await connection.fetchval(self._sql["next_rows"].text)
+                if self._next == self._end:  # nobody else has fetched a block meanwhile
+                    self._next, self._end = first, first + ROWS_IN_BLOCK
+                else:
+                    taken += range(first, first + min(ROWS_IN_BLOCK, count - len(taken)))
+                    continue
+            last = min(self._end, self._next + count - len(taken))
+            taken += range(self._next, last)
+            self._next = last
+        return taken
+
+
+class Shared:
+    """See the module."""
+
+    def __init__(self, target: Target, clock: Clock | None, moments: Moments) -> None:
+        self.target, self.store = target, target.name
+        self.time, self.moments = DatabaseTime(clock), moments
+        self.sql = Statements("write.sql", target.schema)
+        self.registrations = KnownRegistrations()
+        self.new_rows = NewRows(self.sql)
+        self.boot_id: str | None = None
+        """The boot whose leases are the only ones left, where a given clock decides."""
+        self.own_changes: set[int] = set()
+        """Change positions of transactions of this program that others' are told from."""

@@ -1,0 +1,307 @@
+"""The PostgreSQL registry: one schema, shared by as many hosts as there are."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from concurrent.futures import Future as ThreadFuture
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import msgspec
+
+from perdure.clock import Clock, Moment
+from perdure.contract.moments import Moments, NoMoments
+from perdure.contract.registry import CommitListener, TransactionWork
+from perdure.errors import (
+    ForkedConnection,
+    InvalidOption,
+    NotTransactional,
+    PerdureError,
+    StoreClosed,
+    UnknownProcess,
+)
+from perdure.ids import Ids, SystemIds
+from perdure.model.events import Event
+from perdure.model.leases import DeathProof, Lease, Owner
+from perdure.model.queries import EventPage, Filter, Page, RecordPage
+from perdure.model.record import ProcessRecord
+from perdure.stores.event_rows import event_from_row
+from perdure.stores.group_commit import LARGEST_BATCH, Entry, single
+from perdure.stores.postgres.engine import Engine
+from perdure.stores.postgres.own_loop import OwnLoop
+from perdure.stores.postgres.reader import decoded
+from perdure.stores.postgres.shared import Shared
+from perdure.stores.postgres.url import Target, parse_url
+from perdure.stores.postgres.wanted import can_exist
+from perdure.stores.registry import Result
+from perdure.transitions.commands import Command, Renew, RenewReceipt, RowCommand
+
+T = TypeVar("T")
+
+LARGEST_PAGE = 1_000
+
+
+class PostgresRegistry:
+    """A registry in one schema of a PostgreSQL database. Made by `open`; used on the event loop that opened it.
+
+    Every acknowledged command is on the server's disk. Any number of programs on any number of machines may share it;
+    the server's clock decides about leases and due times.
+    """
+
+    def __init__(self, target: Target, clock: Clock | None, moments: Moments, ids: Ids) -> None:
+        self.name = target.name
+        self._shared = Shared(target, clock, moments)
+        self._pid, self._loop = os.getpid(), asyncio.get_running_loop()
+        self._listeners: list[CommitListener] = []
+        self._hint_listeners: list[Callable[[], None]] = []
+        self._gathered: list[Entry] = []
+        self._closed = False
+        self._own = OwnLoop()
+        self._ids = ids
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        schema: str | None = None,
+        *,
+        clock: Clock | None = None,
+        moments: Moments | None = None,
+        ids: Ids | None = None,
+    ) -> PostgresRegistry:
+        """Connect, and make the schema or bring it forward. `clock` decides instead of the server's: tests move it.
+
+        Raises InvalidOption, ForeignStore, NewerSchema, StoreCorrupt, StoreReadOnly or StoreUnavailable; each names
+        the store and what to do, and none a password.
+        """
+        registry = cls(parse_url(url, schema), clock, moments or NoMoments(), ids or SystemIds())
+        try:
+            registry._engine = await registry._call(registry._start())
+        except BaseException:
+            await asyncio.wrap_future(registry._own.stop())
+            raise
+        return registry
+
+    _engine: Engine
+
+    async def _start(self) -> Engine:
+        engine = Engine(self._own, self._shared, self._ids, self._deliver, self._hinted)
+        try:
+            await engine.open()
+        except BaseException:
+            await engine.close()
+            raise
+        return engine
+
+    async def close(self) -> None:
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._hand_over()
+        self._closed = True
+        await asyncio.wrap_future(self._own.call(self._engine.close()))
+        await asyncio.wrap_future(self._own.stop())
+
+    def now(self) -> Moment:
+        return self._shared.time.now()
+
+    def _check(self) -> None:
+        if os.getpid() != self._pid:
+            raise ForkedConnection(
+                self.name, "it was opened before a fork", "Open the host in the process that uses it."
+            )
+        if self._closed:
+            raise StoreClosed(self.name, "the store was closed", "Open it again.")
+
+    async def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Have it done on the store's own loop."""
+        try:
+            self._check()
+        except BaseException:
+            work.close()
+            raise
+        return await asyncio.wrap_future(self._own.call(work))
+
+    # --- commands ---------------------------------------------------------------------------------------------
+
+    async def execute(self, command: Command) -> Any:
+        return single(await self._submit((command,)))
+
+    def execute_together(self, commands: Sequence[Command]) -> asyncio.Future[list[Result]]:
+        return self._submit(commands)
+
+    async def execute_all(self, commands: Sequence[Command]) -> list[Result]:
+        """Commands that name their row go singly, in the batches of whichever flusher is free; claims look at them."""
+        if all(isinstance(command, RowCommand) for command in commands):
+            parts: list[Sequence[Command]] = [(command,) for command in commands]
+        else:
+            parts = [commands[at : at + LARGEST_BATCH] for at in range(0, len(commands), LARGEST_BATCH)]
+        return [result for part in await asyncio.gather(*map(self._submit, parts)) for result in part]
+
+    async def execute_within(self, work: TransactionWork) -> Any:
+        raise NotTransactional(self.name, "no transaction can be lent here yet", "Leave out transactional=True.")
+
+    def _submit(self, commands: Sequence[Command]) -> asyncio.Future[list[Result]]:
+        """What is submitted in one turn of the loop is handed over together."""
+        if not self._gathered:
+            self._check()
+            self._loop.call_soon(self._hand_over)
+        future: asyncio.Future[list[Result]] = self._loop.create_future()
+        self._gathered.append(Entry(commands, future))
+        return future
+
+    def _hand_over(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        if gathered:
+            self._own.soon(self._engine.flushers.submit, gathered)
+
+    def renew_from_thread(self, command: Renew) -> ThreadFuture[RenewReceipt]:
+        self._check()
+        answers: ThreadFuture[list[Result]] = ThreadFuture()
+        renewed: ThreadFuture[RenewReceipt] = ThreadFuture()
+
+        def answer(done: ThreadFuture[list[Result]]) -> None:
+            try:
+                renewed.set_result(single(done.result()))
+            except Exception as error:  # told to whoever renews
+                renewed.set_exception(error)
+
+        answers.add_done_callback(answer)
+        self._own.soon(self._engine.flushers.submit, [Entry((command,), answers)])
+        return renewed
+
+    def observe(self, listener: CommitListener) -> Callable[[], None]:
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def _deliver(self, entries: Sequence[Entry]) -> None:
+        """On the store's own loop: answer threads one by one, and the user's loop in one call."""
+        for entry in entries:
+            if isinstance(entry.waiting, ThreadFuture):
+                asyncio.get_running_loop().call_soon(entry.tell)  # what whoever hears it raises is not ours
+        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._answer, entries)
+
+    def _answer(self, entries: Sequence[Entry]) -> None:
+        receipts = [r for entry in entries for r in entry.results if not isinstance(r, PerdureError)]
+        if receipts:
+            for listener in tuple(self._listeners):
+                listener(receipts)
+        for entry in entries:
+            if not isinstance(entry.waiting, ThreadFuture):
+                entry.tell()
+
+    # --- reads ------------------------------------------------------------------------------------------------
+
+    async def get(self, process_id: str) -> ProcessRecord:
+        found = (await self._call(self._engine.reader.records((process_id,))))[process_id]
+        if found is None:
+            raise UnknownProcess(process_id)
+        if isinstance(found, PerdureError):
+            raise found
+        return found
+
+    async def get_many(self, process_ids: Collection[str]) -> dict[str, ProcessRecord]:
+        found = await self._call(self._engine.reader.records(tuple(process_ids)))
+        return {id: record for id, record in found.items() if isinstance(record, ProcessRecord)}
+
+    async def ended_among(self, process_ids: Collection[str]) -> Sequence[str]:
+        existable = [id for id in process_ids if can_exist(id)]
+        ended = await self._value("ended_among", ids=existable)
+        return [*(ended or ()), *(id for id in process_ids if not can_exist(id))]
+
+    async def get_lease(self, process_id: str) -> Lease | None:
+        text = await self._value("lease", id=process_id) if can_exist(process_id) else None
+        return None if text is None else msgspec.json.decode(text, type=Lease)
+
+    async def list(self, filter: Filter = Filter(), page: Page = Page()) -> RecordPage:  # noqa: B008 - frozen values
+        if not 1 <= page.limit <= LARGEST_PAGE:
+            raise InvalidOption("limit", page.limit, f"1 to {LARGEST_PAGE}")
+        rows = await self._rows("list", **_conditions(filter), after=page.after_id or "", limit=page.limit + 1)
+        records = []
+        for id, body, state in rows[: page.limit]:
+            record = decoded(id, body, state)
+            if isinstance(record, PerdureError):
+                raise record
+            records.append(record)
+        return RecordPage(tuple(records), len(rows) > page.limit)
+
+    async def count(self, filter: Filter = Filter()) -> int:  # noqa: B008 - a frozen value
+        return int(await self._value("count", **_conditions(filter)))
+
+    async def events_after(self, process_id: str, sequence: int, limit: int = 1_000) -> EventPage:
+        if not 1 <= limit <= 10_000:
+            raise InvalidOption("limit", limit, "1 to 10,000")
+        events = await self._events("events_after", process_id, after=max(0, sequence), limit=limit + 1)
+        return EventPage(tuple(events[:limit]), len(events) > limit)
+
+    async def recent_events(self, process_id: str, limit: int = 100) -> EventPage:
+        if not 1 <= limit <= 10_000:
+            raise InvalidOption("limit", limit, "1 to 10,000")
+        return EventPage(tuple(await self._events("recent_events", process_id, limit=limit)), False)
+
+    async def find_event(self, process_id: str, event_type: str, after_sequence: int) -> Event | None:
+        events = await self._events("find_event", process_id, type=event_type, after=max(0, after_sequence))
+        return events[0] if events else None
+
+    async def _events(self, name: str, process_id: str, **values: Any) -> Sequence[Event]:
+        rows = await self._rows(name, id=process_id, **values) if can_exist(process_id) else ()
+        if not rows:
+            raise UnknownProcess(process_id)
+        return [event_from_row(process_id, row[1:]) for row in map(tuple, rows) if row[1] is not None]
+
+    async def next_due_at_ms(self, lanes: Sequence[str], now: Moment) -> int | None:
+        due: int | None = await self._value("next_due", lanes=lanes, now=now.wall_ms, boot_now=now.boot_ms)
+        return due
+
+    async def due_for_settling(self, now: Moment, incarnations: Collection[str], limit: int) -> Sequence[str]:
+        due = await self._value(
+            "due_for_settling", now=now.wall_ms, boot_now=now.boot_ms, limit=limit, dead=list(incarnations)
+        )
+        return due or ()
+
+    async def _rows(self, name: str, **values: Any) -> Sequence[Any]:
+        return await self._call(self._engine.reader.rows(name, **values))
+
+    async def _value(self, name: str, **values: Any) -> Any:
+        return await self._call(self._engine.reader.value(name, **values))
+
+    # --- other programs ---------------------------------------------------------------------------------------
+
+    async def enrol(self, owner: Owner) -> None:
+        await self._call(self._engine.owners.enrol(owner))
+
+    async def withdraw(self, owner: Owner) -> None:
+        await self._call(self._engine.owners.withdraw(owner))
+
+    async def prove_deaths(self) -> tuple[DeathProof, ...]:
+        return await self._call(self._engine.owners.prove_deaths())
+
+    def on_peer_hint(self, listener: Callable[[], None]) -> Callable[[], None]:
+        self._check()
+        self._own.soon(self._engine.hints.listen)
+        self._hint_listeners.append(listener)
+        return lambda: self._hint_listeners.remove(listener)
+
+    def _hinted(self) -> None:
+        """On the store's own loop."""
+        with suppress(RuntimeError):  # the loop was closed: nobody listens any more
+            self._loop.call_soon_threadsafe(self._tell_hinted)
+
+    def _tell_hinted(self) -> None:
+        for listener in tuple(self._hint_listeners):
+            listener()
+
+    async def peer_changes(self) -> Sequence[str] | None:
+        return await self._call(self._engine.changes.look())
+
+
+def _conditions(filter: Filter) -> dict[str, Any]:
+    return {
+        "statuses": filter.statuses or None,
+        "definition": filter.definition,
+        "queue": filter.queue,
+        "parent": filter.parent,
+        "prefix": filter.id_prefix,
+    }
