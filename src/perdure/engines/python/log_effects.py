@@ -80,8 +80,11 @@ class LogEffects(Recorder):
                 strand.step = call.key
                 if call.transactional:
                     return await self._run_within(call, asked, tries)
-                async with asyncio.timeout(call.timeout_s):
+                if call.timeout_s is None:
                     value = msgspec.Raw(await call.code())
+                else:
+                    async with asyncio.timeout(call.timeout_s):
+                        value = msgspec.Raw(await call.code())
                 break
             except (StoreError, InfrastructureFailure):
                 raise

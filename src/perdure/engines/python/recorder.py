@@ -11,8 +11,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from types import TracebackType
 from typing import Any, cast
 
 import msgspec
@@ -25,6 +25,50 @@ from perdure.engines.python.strands import Strand, current_strand
 from perdure.engines.python.support import Support
 from perdure.errors import InfrastructureFailure, LeaseSuperseded, PerdureError, StoreError
 from perdure.transitions.commands import AppendEvent, LeaseRight, Receipt, RowCommand
+
+
+class SteadyWait(asyncio.Future[None]):
+    """Done when `asked` is, whatever came of it. The first cancellation of the task that awaits this doesn't end the
+    wait: it is raised at its end. The second one does."""
+
+    def __init__(self, asked: asyncio.Future[Any], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._told = False
+        asked.add_done_callback(self._over)
+
+    def _over(self, asked: asyncio.Future[Any]) -> None:
+        if not self.done():
+            self.set_result(None)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        if self._told:
+            return super().cancel(msg)
+        self._told = True
+        return False  # its task is told when it goes on
+
+
+class NewOperation:
+    """A block of one strand, see Recorder.operation."""
+
+    __slots__ = ("_key", "_recorder", "_strand")
+
+    def __init__(self, recorder: Recorder, key: str) -> None:
+        self._recorder, self._key, self._strand = recorder, key, recorder.strand
+
+    async def __aenter__(self) -> None:
+        await self._recorder.deliver(self._strand, self._key)
+        self._strand.operation = self._key
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if isinstance(error, asyncio.CancelledError):
+                await self._recorder.record_cancel(self._key)
+            else:
+                self._recorder.note(error)
+        finally:
+            self._strand.operation = None
 
 
 class Recorder:
@@ -137,24 +181,17 @@ class Recorder:
         if self._run.cancel_reason is not None and not self._run.asked_to_end:
             raise asyncio.CancelledError(self._run.cancel_reason)
 
-    @asynccontextmanager
-    async def operation(self, key: str) -> AsyncIterator[None]:
+    def operation(self, key: str) -> NewOperation:
         """A block that does something new: where the cancellation reaches the code, and its failures are noted."""
-        strand = self.strand
-        await self._deliver(strand, key)
-        strand.operation = key
-        try:
-            yield
-        except asyncio.CancelledError:
-            await self.record_cancel(key)
-            raise
-        except (StoreError, InfrastructureFailure, LeaseSuperseded) as error:
-            self.broken = self.broken or error
-            raise
-        finally:
-            strand.operation = None
+        return NewOperation(self, key)
 
-    async def _deliver(self, strand: Strand, key: str) -> None:
+    def note(self, error: BaseException | None) -> None:
+        """An error that ends this run for good, whatever its code makes of it."""
+        if isinstance(error, StoreError | InfrastructureFailure | LeaseSuperseded):
+            self.broken = self.broken or error
+
+    async def deliver(self, strand: Strand, key: str) -> None:
+        """Before something new: raise what has ended this run, or the cancellation if it is to be told here."""
         self.check_open()
         if self._journal.find(CancelDelivered, key) is not None:
             strand.cancelled = True
@@ -217,11 +254,11 @@ class Recorder:
             asked: Any = ask()
             if not isinstance(asked, asyncio.Future):
                 asked = self._support.spawn(asked, "perdure-journal")
-            while not asked.done():
+            if not asked.done():
                 try:
-                    await asyncio.wait({asked})
+                    await SteadyWait(asked, self._loop)
                 except asyncio.CancelledError as error:
-                    if interrupted is not None:
+                    if not asked.done():
                         raise  # told twice: the bound for ending has passed
                     interrupted = error
             answers: Sequence[object] = asked.result()
