@@ -21,13 +21,16 @@ from perdure.hosting.handle import Handle
 from perdure.hosting.portal import Portal
 from perdure.hosting.sync_handle import SyncHandle
 from perdure.model.events import Event
+from perdure.model.live import Chunk
 from perdure.model.outcomes import Abandoned, Cancelled, Completed, Failed
+from perdure.model.progress import Progress
 from perdure.runtime.options import WorkerOptions
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Abandoned", "Cancelled", "CommandResult", "Completed", "Event", "Failed", "Handle", "Host", "JournalEntry",
-    "PerdureError", "Portal", "Process", "ProcessAbandoned", "ProcessCancelled", "ProcessContext", "ProcessEnded",
-    "ProcessFailed", "Retry", "Signal", "SyncContext", "SyncHandle", "WorkerOptions", "__version__",
+    "Abandoned", "Cancelled", "Chunk", "CommandResult", "Completed", "Event", "Failed", "Handle", "Host",
+    "JournalEntry", "PerdureError", "Portal", "Process", "ProcessAbandoned", "ProcessCancelled", "ProcessContext",
+    "ProcessEnded", "ProcessFailed", "Progress", "Retry", "Signal", "SyncContext", "SyncHandle", "WorkerOptions",
+    "__version__",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ import msgspec
 
 from perdure.errors import ChecksumMismatch, DecodeError, UnknownCodecVersion
 from perdure.model.events import LIFECYCLE, AnyFact, Event, Fact, SignalReceived, Written
+from perdure.model.progress import Progress
 from perdure.model.record import ProcessRecord, ProcessState
 from perdure.model.registration import Registration
 from perdure.transitions.fold import fold
@@ -23,6 +24,7 @@ CODEC_VERSION = 1
 _encode = msgspec.json.Encoder().encode
 _decode_state = msgspec.json.Decoder(ProcessState).decode
 _decode_registration = msgspec.json.Decoder(Registration).decode
+_decode_progress = msgspec.json.Decoder(Progress).decode
 _decode_lifecycle = {name: msgspec.json.Decoder(kind).decode for name, kind in LIFECYCLE.items()}
 _decode_signal = msgspec.json.Decoder(SignalReceived).decode
 
@@ -41,6 +43,14 @@ def decode_state(text: str | bytes, process_id: str) -> ProcessState:
 
 def decode_registration(text: str | bytes, process_id: str) -> Registration:
     return _decoded(_decode_registration, text, f"the registration of process {process_id!r}")  # type: ignore[no-any-return]
+
+
+def encode_progress(progress: Progress) -> str:
+    return _encode(progress).decode()
+
+
+def decode_progress(text: str | bytes, process_id: str) -> Progress:
+    return _decoded(_decode_progress, text, f"the progress of process {process_id!r}")  # type: ignore[no-any-return]
 
 
 def _decoded(decode: Any, text: str | bytes, what: str) -> Any:

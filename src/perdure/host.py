@@ -59,7 +59,9 @@ from perdure.model.registration import (
 )
 from perdure.runtime.driver import ProcessWorkDriver
 from perdure.runtime.hub import ChangeHub
+from perdure.runtime.live import LiveHub
 from perdure.runtime.options import WorkerOptions
+from perdure.runtime.progress import ProgressBook
 from perdure.runtime.spawner import LoopSpawner, Spawner
 from perdure.runtime.watch import SinkPump, log_fault, watch
 from perdure.runtime.worker import Drained, DurableProcessWorker
@@ -207,24 +209,25 @@ class Host:
         self._serving, self._stopping = serving, asyncio.Event()
 
     def _assemble(self, registry: Registry) -> Serving:
-        hub = ChangeHub()
+        hub, live = ChangeHub(), LiveHub(registry.live_wire)
         self._pump = SinkPump(self._sink, self._spawner) if self._sink is not None else None
         self._unwatch = watch(registry, hub, self._pump)
         worker = None
+        progress = ProgressBook(registry, self._spawner, self._report, live.hint_progress)
         if self._work:
             support = Support(
                 registry, self._clock, self._ids, hub.listen, hub.unlisten, self._spawner.spawn,
-                self._spawner.in_thread, self._parking_s,
+                self._spawner.in_thread, live.open_run, progress.note, progress.commit, self._parking_s,
             )  # fmt: skip
             engines: list[Engine] = [PythonEngine(support, self._codes)]
             if self._commands:
                 engines.append(CommandEngine(support, self.options.cancel_grace_ms))
             worker = DurableProcessWorker(
                 registry, engines, name=self.name, options=self.options, clock=self._clock, ids=self._ids,
-                spawner=self._spawner, report=self._report, moments=self._moments,
+                spawner=self._spawner, report=self._report, moments=self._moments, commit=progress.commit,
             )  # fmt: skip
         driver = ProcessWorkDriver.from_watched(registry, hub, worker or _NoWorker(), spawner=self._spawner)
-        return Serving(registry, driver, worker, self._clock, self._spawner, self._report)
+        return Serving(registry, driver, worker, live, progress, self._clock, self._spawner, self._report)
 
     async def close(self, *, grace: timedelta | None = None) -> tuple[Drained, ...]:
         """Drain and close: see DurableProcessWorker.drain. Safe to call twice."""

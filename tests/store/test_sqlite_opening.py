@@ -24,6 +24,7 @@ from perdure.errors import (
 )
 from perdure.model.registration import Definition, Registration
 from perdure.stores.sqlite import filesystem
+from perdure.stores.sqlite.migrations import migrations
 from perdure.stores.sqlite.store import SqliteRegistry
 from perdure.transitions.commands import Register
 
@@ -152,10 +153,10 @@ def test_a_newer_schema_is_refused_and_left_as_it_is(database: Path) -> None:
     set_version(database, 99)
     newer = database.read_bytes()
     assert refusal(database, NewerSchema) == (
-        "it has schema 99, this version knows up to 1. Upgrade Perdure on this host."
+        f"it has schema 99, this version knows up to {len(migrations())}. Upgrade Perdure on this host."
     )
     assert database.read_bytes() == newer
-    set_version(database, 1)
+    set_version(database, len(migrations()))
     assert asyncio.run(started(database)) == ALL
 
 

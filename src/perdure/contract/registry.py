@@ -7,9 +7,11 @@ from concurrent.futures import Future
 from typing import Any, Protocol, overload
 
 from perdure.clock import Moment
+from perdure.contract.live import LiveWire
 from perdure.errors import PerdureError
 from perdure.model.events import Event
 from perdure.model.leases import DeathProof, Lease, Owner
+from perdure.model.progress import Progress
 from perdure.model.queries import EventPage, Filter, Page, RecordPage
 from perdure.model.record import ProcessRecord
 from perdure.transitions.commands import (
@@ -17,9 +19,11 @@ from perdure.transitions.commands import (
     ClaimNext,
     ClaimReceipt,
     Command,
+    ProgressReceipt,
     Receipt,
     Renew,
     RenewReceipt,
+    ReportProgress,
     RowCommand,
 )
 
@@ -40,6 +44,8 @@ class Commands(Protocol):
     def execute(self, command: ClaimNext) -> Awaitable[ClaimReceipt]: ...
     @overload
     def execute(self, command: Renew) -> Awaitable[RenewReceipt]: ...
+    @overload
+    def execute(self, command: ReportProgress) -> Awaitable[ProgressReceipt]: ...
     def execute(self, command: Command) -> Awaitable[AnyReceipt]:
         """Do one command, durably: once answered, it is on disk.
 
@@ -53,7 +59,8 @@ class Commands(Protocol):
         ...
 
     def execute_together(self, commands: Sequence[Command]) -> Awaitable[list[AnyReceipt | PerdureError]]:
-        """A few commands in one transaction: row commands first, then claims, which see what those did."""
+        """A few commands in one transaction: renewals and reports of progress first, then row commands, then claims,
+        which see what those did."""
         ...
 
     async def execute_within(self, work: TransactionWork) -> Receipt:
@@ -114,6 +121,10 @@ class Reads(Protocol):
         """The first event of that type past the sequence."""
         ...
 
+    async def progress_of(self, process_ids: Collection[str]) -> dict[str, Progress]:
+        """How far these processes said they had come, by id: what was accepted last, also after their end."""
+        ...
+
     async def next_due_at_ms(self, lanes: Sequence[str], now: Moment) -> int | None:
         """The earliest moment after `now` at which something falls due: a row of these lanes, a deadline, a lapsing
         lease, an unsettled end. What is due already is found by a drive, not by waiting."""
@@ -163,6 +174,11 @@ class Registry(Commands, Reads, Owners, Protocol):
     @property
     def name(self) -> str:
         """What a person would call it: its URL without secrets."""
+        ...
+
+    @property
+    def live_wire(self) -> LiveWire:
+        """What carries live output between those who share this store."""
         ...
 
     async def close(self) -> None:

@@ -28,12 +28,15 @@ from perdure.transitions.commands import (
     Complete,
     CompletionAuthority,
     Execution,
+    ProgressReceipt,
     Receipt,
     RecordCallerDeparture,
     Register,
     Release,
     Renew,
     RenewReceipt,
+    ReportedProgress,
+    ReportProgress,
     RequestAbandon,
     RequestCancel,
     ScheduleRetry,
@@ -193,6 +196,11 @@ async def claim_next(
 async def renew(registry: Commands, keys: tuple[LeaseKey, ...], ttl_ms: int) -> RenewReceipt:
     """Extend leases; each is answered by itself."""
     return await registry.execute(Renew(keys=keys, ttl_ms=ttl_ms))
+
+
+async def report_progress(registry: Commands, reports: tuple[ReportedProgress, ...]) -> ProgressReceipt:
+    """Write how far runs have come, beside their logs. Each is answered by itself: a stale owner's is dropped."""
+    return await registry.execute(ReportProgress(reports=reports))
 
 
 async def release(

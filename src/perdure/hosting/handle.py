@@ -16,7 +16,9 @@ from perdure.errors import (
     ProcessCancelled,
     ProcessFailed,
 )
+from perdure.hosting.following import follow_live, follow_progress
 from perdure.model.events import Event
+from perdure.model.live import Chunk, check_channel
 from perdure.model.outcomes import (
     Abandoned,
     Cancelled,
@@ -25,6 +27,7 @@ from perdure.model.outcomes import (
     ProcessAwaitOutput,
     RetainedNoLonger,
 )
+from perdure.model.progress import Progress
 from perdure.model.queries import Explanation
 from perdure.model.record import ProcessRecord, Status
 from perdure.transitions.commands import Receipt, RequestAbandon, RequestCancel
@@ -120,6 +123,32 @@ class Handle(Generic[OutputT]):
         Raises UnknownProcess, NoLongerRetained, or DecodeError for an entry that this version can't read.
         """
         return journal_of([event async for event in self.events(follow=False)])
+
+    def follow(self, *channels: str, most_waiting: int = 1_000) -> AsyncIterator[Chunk]:
+        """Its live output (`ctx.publish`) on these channels, or on all, as it comes, until the process has ended.
+
+        Best effort: what was published before this began may be missing (the latest of a run is there where it can
+        be), and a follower that lets more than `most_waiting` chunks wait (1 to 100,000) loses the oldest. Each chunk
+        says how many were `missed` before it. Fences never go down: when one is greater than the one before, the
+        process was started or resumed anew. What is lasting is in the log. Raises UnknownProcess, CallerDeparted or
+        the store's error, while it is iterated.
+        """
+        for channel in channels:
+            check_channel(channel)
+        return follow_live(self._serving, self.id, channels, most_waiting)
+
+    async def progress(self) -> Progress | None:
+        """How far it said it had come (`ctx.progress`): what was written last, also after its end. None if nothing was.
+        While it runs it may be a second old."""
+        found = (await self._serving.registry.progress_of((self.id,))).get(self.id)
+        if found is None:
+            await self._serving.registry.get(self.id)  # raises UnknownProcess
+        return found
+
+    def follow_progress(self) -> AsyncIterator[Progress]:
+        """What `progress` gives now, and then each new value, about one a second, until the process has ended. The last
+        one is always among them. Raises like `follow`."""
+        return follow_progress(self._serving, self.id)
 
     async def signal(self, signal: Signal[PayloadT], payload: PayloadT, *, id: str | None = None) -> int:
         """Send a signal; its sequence in the process's log. Once this returns it can't be lost, whether the process

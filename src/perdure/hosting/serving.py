@@ -11,6 +11,8 @@ from perdure.contract.registry import Registry
 from perdure.errors import StoreClosed
 from perdure.model.queries import Explanation
 from perdure.runtime.driver import ProcessWorkDriver
+from perdure.runtime.live import LiveHub
+from perdure.runtime.progress import ProgressBook
 from perdure.runtime.spawner import Spawner
 from perdure.runtime.worker import Drained, DurableProcessWorker
 from perdure.transitions.commands import AnyReceipt, ClaimReceipt, Receipt
@@ -32,11 +34,14 @@ class Serving:
         registry: Registry,
         driver: ProcessWorkDriver,
         worker: DurableProcessWorker | None,
+        live: LiveHub,
+        progress: ProgressBook,
         clock: Clock,
         spawner: Spawner,
         report: Callable[[WorkerFault], None],
     ) -> None:
-        self.registry, self.driver, self.worker = registry, driver, worker
+        self.registry, self.driver, self.worker, self.live = registry, driver, worker, live
+        self._progress = progress
         self._clock, self._spawner, self._report = clock, spawner, report
         self._ends: list[Callable[[], None]] = []
         self._reason: str | None = None
@@ -67,6 +72,7 @@ class Serving:
             if self._task is not None:
                 self._task.cancel()
                 await asyncio.wait({self._task})
+            await self._progress.stop()
             await self.driver.finish()
 
     def _end_hearing(self) -> None:

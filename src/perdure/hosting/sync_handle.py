@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from perdure.engines.python.signals import Signal
 from perdure.hosting.handle import Handle
 from perdure.model.events import Event
+from perdure.model.live import Chunk
 from perdure.model.outcomes import ProcessAwaitOutput
+from perdure.model.progress import Progress
 
 if TYPE_CHECKING:
     from perdure.hosting.portal import Portal
@@ -50,14 +52,22 @@ class SyncHandle(Generic[OutputT]):
     def events(self, after: int = 0, *, follow: bool = True, timeout: float | None = None) -> Iterator[Event]:
         """See Handle.events. Raises TimeoutError if one event is not followed by another within `timeout` seconds: go
         on with a new iterator `after` the last one's sequence."""
-        events = self.asynchronous.events(after, follow=follow)
-        waited_for = f"the wait for an event of {self.id!r}"
+        return self._iterated(self.asynchronous.events(after, follow=follow), timeout, "an event")
 
-        async def following() -> Event | None:
-            return await anext(events, None)
+    def follow(self, *channels: str, most_waiting: int = 1_000, timeout: float | None = None) -> Iterator[Chunk]:
+        """See Handle.follow, and `events` for `timeout`. It begins with the first chunk that is asked for."""
+        return self._iterated(self.asynchronous.follow(*channels, most_waiting=most_waiting), timeout, "a chunk")
 
-        while (event := self.portal.wait(following, timeout, waited_for)) is not None:
-            yield event
+    def follow_progress(self, *, timeout: float | None = None) -> Iterator[Progress]:
+        """See Handle.follow_progress, and `events` for `timeout`."""
+        return self._iterated(self.asynchronous.follow_progress(), timeout, "progress")
+
+    def _iterated(self, items: AsyncIterator[T], timeout: float | None, what: str) -> Iterator[T]:
+        async def following() -> T | None:
+            return await anext(items, None)
+
+        while (item := self.portal.wait(following, timeout, f"the wait for {what} of {self.id!r}")) is not None:
+            yield item
 
     def signal(self, signal: Signal[PayloadT], payload: PayloadT, *, id: str | None = None) -> int:
         """See Handle.signal."""
@@ -65,6 +75,7 @@ class SyncHandle(Generic[OutputT]):
 
     status = _on_handle(Handle.status)
     record = _on_handle(Handle.record)
+    progress = _on_handle(Handle.progress)
     explain = _on_handle(Handle.explain)
     journal = _on_handle(Handle.journal)
     cancel = _on_handle(Handle.cancel)

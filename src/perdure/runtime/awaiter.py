@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from perdure.contract.registry import Registry
 from perdure.errors import CallerDeparted, NoLongerRetained, ProcessFinishedWithoutEvent
@@ -183,6 +185,16 @@ class Awaiter:
                 waiter = self._ends.add(process_id)
                 if record is None:  # gone, or unreadable: the point read says which
                     record = await self._registry.get(process_id)
+        finally:
+            self._ends.remove(process_id, waiter)
+
+    @contextmanager
+    def watching_end(self, process_id: str) -> Iterator[asyncio.Future[Ended]]:
+        """For the block, a future that is done once the process is live no more: with its record, None if its row is no
+        more, or the store's error. Read the record inside the block: what had ended before may be noticed late."""
+        waiter = self._ends.add(process_id)
+        try:
+            yield waiter
         finally:
             self._ends.remove(process_id, waiter)
 

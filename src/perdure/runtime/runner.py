@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from perdure.clock import Clock
 from perdure.contract.moments import Moments
@@ -41,7 +41,8 @@ LONGEST_HOLD_MS = 60_000
 class Runner:
     """Holds the runs of one worker, from the claim of each to the write of its end.
 
-    A run holds a permit until its code has returned. `on_room` is called when another claim might fit.
+    A run holds a permit until its code has returned. `on_room` is called when another claim might fit; `commit` writes
+    the end of a run (by default the registry does).
     """
 
     def __init__(
@@ -56,10 +57,12 @@ class Runner:
         report: Callable[[WorkerFault], None],
         moments: Moments,
         on_room: Callable[[], None],
+        commit: Callable[[RowCommand], Awaitable[Receipt]] | None,
     ) -> None:
         self._registry, self._engines, self._owner, self._options = registry, tuple(engines), owner, options
         self._clock, self._ids, self._spawner = clock, ids, spawner
         self._report, self._moments, self._on_room = report, moments, on_room
+        self._commit = commit or registry.execute
         self.permits = Permits(options.concurrency, on_room)
         self.runs: dict[str, ActiveRun] = {}
         self.keeper = LeaseKeeper(registry, options, clock, spawner, report, self._stop, moments, self.runs)
@@ -260,7 +263,7 @@ class Runner:
         backoff_s = WRITE_BACKOFF_S
         while True:
             try:
-                receipt: Receipt = await self._registry.execute(command)
+                receipt = await self._commit(command)
                 break
             except LeaseSuperseded as superseded:
                 return self._report(WorkerFault("lease_lost", str(superseded), run.process_id))

@@ -23,7 +23,7 @@ from perdure.runtime.run import ActiveRun
 from perdure.runtime.runner import Runner
 from perdure.runtime.spawner import LoopSpawner, Spawner
 from perdure.runtime.watch import log_fault
-from perdure.transitions.commands import AnyReceipt, ClaimNext, ClaimReceipt
+from perdure.transitions.commands import AnyReceipt, ClaimNext, ClaimReceipt, Receipt, RowCommand
 from perdure.transitions.projection import lane
 
 Asked = Awaitable[list[AnyReceipt | PerdureError]]
@@ -63,6 +63,7 @@ class DurableProcessWorker:
         spawner: Spawner | None = None,
         report: Callable[[WorkerFault], None] | None = None,
         moments: Moments | None = None,
+        commit: Callable[[RowCommand], Awaitable[Receipt]] | None = None,
     ) -> None:
         self._registry, self._engines = registry, tuple(engines)
         self.options = options or WorkerOptions()
@@ -72,7 +73,7 @@ class DurableProcessWorker:
         self.owner = Owner(name, self._ids.token())
         self._runner = Runner(
             registry, engines, self.owner, self.options, self._clock, self._ids, self._spawner, self._report,
-            self._moments, self._refill,
+            self._moments, self._refill, commit,
         )  # fmt: skip
         self._proofs: tuple[DeathProof, ...] = ()
         self._more = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future as ThreadFuture
 from typing import Any
 
@@ -14,9 +14,11 @@ from perdure.contract.registry import CommitListener, TransactionWork
 from perdure.errors import InvalidOption, NotTransactional, PerdureError, StoreClosed, UnknownProcess
 from perdure.model.events import Event
 from perdure.model.leases import DeathProof, Lease, Owner
+from perdure.model.progress import Progress
 from perdure.model.queries import EventPage, Filter, Page, RecordPage
 from perdure.model.record import ProcessRecord
 from perdure.stores.group_commit import Entry, commit_entries, single
+from perdure.stores.live import LocalWire
 from perdure.stores.registry import Result
 from perdure.stores.rows import Candidate, EventName, RowWrite, StoredRow
 from perdure.transitions.commands import ClaimNext, Command, Renew, RenewReceipt, RowCommand
@@ -34,6 +36,7 @@ class MemoryRows:
         self.keys: dict[str, int] = {}
         self.logs: dict[str, list[Event]] = {}
         self.leases: dict[str, Lease] = {}
+        self.progress: dict[int, Progress] = {}
         self.order: list[str] = []
 
     async def begin(self) -> Moment:
@@ -130,6 +133,18 @@ class MemoryRows:
         else:
             self.leases[id] = lease
 
+    async def save_progress(self, progress: Mapping[int, Progress]) -> None:
+        for key, said in progress.items():
+            before = self.progress.get(key)
+            self.progress[key] = said
+            self._undo.append(lambda key=key, before=before: self._set_progress(key, before))  # type: ignore[misc]
+
+    def _set_progress(self, key: int, said: Progress | None) -> None:
+        if said is None:
+            self.progress.pop(key, None)
+        else:
+            self.progress[key] = said
+
 
 class MemoryRegistry:
     """A registry in memory, on the event loop that uses it."""
@@ -141,6 +156,7 @@ class MemoryRegistry:
         self._lock = threading.Lock()
         self._listeners: list[CommitListener] = []
         self._closed = False
+        self.live_wire = LocalWire()
 
     async def close(self) -> None:
         self._closed = True
@@ -244,6 +260,10 @@ class MemoryRegistry:
     async def find_event(self, process_id: str, event_type: str, after_sequence: int) -> Event | None:
         page = await self.events_after(process_id, after_sequence, 10_000)
         return next((event for event in page.events if event.type == event_type), None)
+
+    async def progress_of(self, process_ids: Collection[str]) -> dict[str, Progress]:
+        keys = {id: self.rows.keys.get(id, 0) for id in process_ids}
+        return {id: self.rows.progress[key] for id, key in keys.items() if key in self.rows.progress}
 
     def _check_known(self, process_id: str) -> None:
         if self._closed:

@@ -18,6 +18,7 @@ from perdure.contract.registry import TransactionWork
 from perdure.errors import InvalidOption, InvalidPayload, PerdureError
 from perdure.model.events import AnyFact, Event
 from perdure.model.leases import DeathProof, Lease
+from perdure.model.progress import Progress
 from perdure.model.record import ProcessRecord
 from perdure.stores.claim_pool import Lanes, Pool, lanes_of, refused_claim
 from perdure.stores.rows import Candidate, EventName, Rows, RowWrite
@@ -29,11 +30,13 @@ from perdure.transitions.commands import (
     ClaimNext,
     ClaimReceipt,
     Command,
+    ProgressReceipt,
     Receipt,
     Register,
     Renew,
     Renewal,
     RenewReceipt,
+    ReportProgress,
     RowCommand,
     Signal,
 )
@@ -41,6 +44,7 @@ from perdure.transitions.decide import decide
 from perdure.transitions.decision import Decision, Drop, Put, Standing, operation_hash
 from perdure.transitions.fold import apply
 from perdure.transitions.leases import check_key, extend, is_held, proofs_by_incarnation
+from perdure.transitions.progress import accepts_progress
 from perdure.transitions.projection import lane, project
 from perdure.transitions.requests import signal_replay_key
 
@@ -107,10 +111,15 @@ class Transaction:
         results: list[Result | None] = [None] * len(commands)
         named = [(i, c) for i, c in enumerate(commands) if isinstance(c, RowCommand)]
         renewals = [(i, c) for i, c in enumerate(commands) if isinstance(c, Renew)]
-        await self._load({c.process_id for _, c in named} | {k.process_id for _, c in renewals for k in c.keys})
+        reports = [(i, c) for i, c in enumerate(commands) if isinstance(c, ReportProgress)]
+        leased = {key.process_id for _, renew in renewals for key in renew.keys}
+        leased |= {reported.key.process_id for _, report in reports for reported in report.reports}
+        await self._load({c.process_id for _, c in named} | leased)
         stored = await self._find_events([c for _, c in named])
         for index, renew in renewals:
             results[index] = self._renew(renew)
+        for index, report in reports:
+            results[index] = await self._report(report)
         for index, command in named:
             results[index] = self._decide(command, stored)
         claims = [(i, refused_claim(c) or c) for i, c in enumerate(commands) if isinstance(c, ClaimNext)]
@@ -186,6 +195,19 @@ class Transaction:
             reason, by = (request.reason, request.by) if request else (None, None)
             renewals.append(Renewal(key.process_id, True, row.lease, reason, by))
         return RenewReceipt(tuple(renewals))
+
+    async def _report(self, command: ReportProgress) -> ProgressReceipt:
+        """Before the commands that name a row: a run's last report comes with the end of its lease."""
+        accepted: dict[int, Progress] = {}
+        answers = []
+        for reported in command.reports:
+            row = self._loaded.get(reported.key.process_id)
+            answers.append(isinstance(row, _Row) and accepts_progress(row.lease, reported, self._now))
+            if answers[-1] and isinstance(row, _Row):
+                accepted[row.key] = reported.progress
+        if accepted:
+            await self._rows.save_progress(accepted)
+        return ProgressReceipt(tuple(answers))
 
     # --- claims -----------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from perdure.contract.registry import TransactionWork
 from perdure.errors import PerdureError
 from perdure.model.events import Event
 from perdure.model.leases import Lease
+from perdure.model.progress import Progress
 from perdure.model.record import ProcessRecord
 from perdure.transitions.commands import ClaimNext, RowCommand
 
@@ -114,4 +115,8 @@ class Rows(Protocol):
 
     async def save_leases(self, rows: Sequence[RowWrite]) -> None:
         """Give each row the lease it shall have, or none."""
+        ...
+
+    async def save_progress(self, progress: Mapping[int, Progress]) -> None:
+        """Give each row, by its key, this progress instead of what it had. It is no change of the row."""
         ...

@@ -19,10 +19,12 @@ from typing import Any, TypeVar, assert_never
 import msgspec
 
 from perdure.clock import Clock, Moment, SystemClock
+from perdure.contract.live import LiveWire
 from perdure.contract.registry import CommitListener, Registry, TransactionWork
 from perdure.errors import OutcomeUnknown, PerdureError, StoreUnavailable
 from perdure.model.events import Event
 from perdure.model.leases import DeathProof, Lease, Owner
+from perdure.model.progress import Progress
 from perdure.model.queries import EventPage, Filter, Page, RecordPage
 from perdure.model.record import ProcessRecord
 from perdure.testing.tape import Tape
@@ -108,6 +110,10 @@ class FaultyRegistry:
     @property
     def name(self) -> str:
         return self.inner.name
+
+    @property
+    def live_wire(self) -> LiveWire:
+        return self.inner.live_wire
 
     def now(self) -> Moment:
         return self.inner.now()
@@ -238,6 +244,9 @@ class FaultyRegistry:
 
     async def find_event(self, process_id: str, event_type: str, after_sequence: int) -> Event | None:
         return await self._read("find_event", lambda: self.inner.find_event(process_id, event_type, after_sequence))
+
+    async def progress_of(self, process_ids: Collection[str]) -> dict[str, Progress]:
+        return await self._read("progress_of", lambda: self.inner.progress_of(process_ids))
 
     async def next_due_at_ms(self, lanes: Sequence[str], now: Moment) -> int | None:
         return await self._read("next_due_at_ms", lambda: self.inner.next_due_at_ms(lanes, now))

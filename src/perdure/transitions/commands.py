@@ -9,6 +9,7 @@ import msgspec
 from perdure.model.events import Event
 from perdure.model.leases import DeathProof, Lease, LeaseKey, Owner
 from perdure.model.outcomes import ErrorDetail, Outcome
+from perdure.model.progress import Progress
 from perdure.model.record import ProcessRecord
 from perdure.model.registration import Definition, Registration
 from perdure.model.waits import Wait
@@ -186,8 +187,21 @@ class Renew(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     ttl_ms: int
 
 
-SetCommand = ClaimNext | Renew
-Command = RowCommand | ClaimNext | Renew
+class ReportedProgress(msgspec.Struct, frozen=True, gc=False):
+    """How far a run has come, under its lease."""
+
+    key: LeaseKey
+    progress: Progress
+
+
+class ReportProgress(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Write how far many runs have come, beside their logs: no record changes. What a stale owner says is dropped."""
+
+    reports: tuple[ReportedProgress, ...]
+
+
+SetCommand = ClaimNext | Renew | ReportProgress
+Command = RowCommand | SetCommand
 
 # --- answers ---------------------------------------------------------------------------------------------------
 
@@ -238,4 +252,10 @@ class RenewReceipt(msgspec.Struct, frozen=True, gc=False):
     renewals: tuple[Renewal, ...]
 
 
-AnyReceipt = Receipt | ClaimReceipt | RenewReceipt
+class ProgressReceipt(msgspec.Struct, frozen=True, gc=False):
+    """Of each report, in order, whether it was accepted."""
+
+    accepted: tuple[bool, ...]
+
+
+AnyReceipt = Receipt | ClaimReceipt | RenewReceipt | ProgressReceipt

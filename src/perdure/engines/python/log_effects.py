@@ -31,7 +31,7 @@ from perdure.model.events import Event
 from perdure.model.outcomes import Outcome
 from perdure.model.registration import Registration, RetryPolicy
 from perdure.model.waits import ChildWait, SignalWait, TimerWait, Wait
-from perdure.transitions.commands import LeaseRight, Receipt, Register, RowCommand, Suspend, Wake
+from perdure.transitions.commands import LeaseRight, Register, RowCommand, Suspend, Wake
 from perdure.transitions.retries import delay_ms
 
 T = TypeVar("T")
@@ -220,7 +220,7 @@ class LogEffects(Recorder):
         if children:
             waits = (*waits, TimerWait(self._next_child_look_ms()))
         command = Suspend(process_id=self.process_id, execution=LeaseRight(self._run.lease.key), waits=waits)
-        receipt: Receipt = await self._registry.execute(command)
+        receipt = await self._support.commit(command)
         if receipt.answer != "applied":
             return False
         try:

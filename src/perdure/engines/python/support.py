@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
 from perdure.clock import Clock
+from perdure.contract.live import LiveRun
 from perdure.contract.registry import Registry
 from perdure.ids import Ids
+from perdure.model.leases import LeaseKey
+from perdure.model.progress import Progress
+from perdure.transitions.commands import Receipt, RowCommand
 
 PARKING_S = 2.0
 """How long a process waits in memory before it is suspended to its row."""
@@ -17,7 +21,8 @@ PARKING_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """The host's own parts, as the engine uses them. `listen` and `unlisten` are the change hub's."""
+    """The host's own parts, as the engine uses them. `listen` and `unlisten` are the change hub's, `open_live` (process
+    id, attempt, fence) is the live hub's; `commit` commits a command together with what was noted of progress."""
 
     registry: Registry
     clock: Clock
@@ -26,4 +31,7 @@ class Support:
     unlisten: Callable[[str, Callable[[str], None]], None]
     spawn: Callable[[Coroutine[Any, Any, Any], str], asyncio.Task[Any]]
     in_thread: Callable[[Callable[[], Any]], asyncio.Future[Any]]
+    open_live: Callable[[str, int, int], LiveRun]
+    note_progress: Callable[[LeaseKey, Progress], None]
+    commit: Callable[[RowCommand], Awaitable[Receipt]]
     parking_s: float = PARKING_S

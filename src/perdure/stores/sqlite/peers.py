@@ -69,7 +69,7 @@ class Peers:
 
     def sweep(self, known: Sequence[str]) -> int:
         """Remove what dead programs have left in the folder; `known`: the lock names of owners still written down."""
-        mine = {lock.name for lock in self._locks.values()} | {f"{self._socket_name()}.sock", "writers.queue"}
+        mine = {lock.name for lock in self._locks.values()} | {f"{self.program}.sock", "writers.queue"}
         return sweep_dead_files(self.folder, mine | set(known))
 
     # --- hints ------------------------------------------------------------------------------------------------
@@ -78,17 +78,19 @@ class Peers:
         """Tell the other programs that something was committed; whether there may be any. Writer thread only."""
         if self._ringer is None:
             try:
-                self._ringer = Ringer(self.folder, self._socket_name())
+                self._ringer = Ringer(self.folder, self.program)
             except OSError:
                 return True
         return self._ringer.ring() > 0 or not self.has_hints
 
-    def _socket_name(self) -> str:
+    @property
+    def program(self) -> str:
+        """What this program's sockets are called."""
         return f"{self._me.pid}-{id(self):x}"
 
     def on_hint(self, loop: asyncio.AbstractEventLoop, listener: Callable[[], None]) -> Callable[[], None]:
         if self._socket is None:
-            self._socket = WakeSocket.open(self.folder, self._socket_name())
+            self._socket = WakeSocket.open(self.folder, self.program)
             if self._socket is not None:
                 self._loop = loop
                 loop.add_reader(self._socket.fileno(), self._hinted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -16,6 +16,7 @@ from perdure.codec import (
     checksum,
     decode_registration,
     decode_state,
+    encode_progress,
     encode_registration,
     encode_state,
     verified,
@@ -25,6 +26,7 @@ from perdure.contract.registry import TransactionWork
 from perdure.errors import DecodeError, PerdureError
 from perdure.model.events import Event
 from perdure.model.leases import Lease
+from perdure.model.progress import Progress
 from perdure.model.record import ProcessRecord, ProcessState
 from perdure.model.registration import HIGHEST_PRIORITY, LOWEST_PRIORITY, Registration
 from perdure.stores.rows import Candidate, EventName, RowWrite, StoredRow
@@ -289,6 +291,9 @@ class SqliteRows:
                 )  # fmt: skip
         if written:
             self._write("save_leases", written)
+
+    async def save_progress(self, progress: Mapping[int, Progress]) -> None:
+        self._write("save_progress", [(key, encode_progress(said)) for key, said in progress.items()])
 
 
 def _readable(decode: Callable[[bytes, str], Any], text: bytes, process_id: str) -> Any:

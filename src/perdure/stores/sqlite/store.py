@@ -14,12 +14,13 @@ import apsw
 import msgspec
 
 from perdure.clock import Clock, Moment, SystemClock
-from perdure.codec import decode_registration, decode_state
+from perdure.codec import decode_progress, decode_registration, decode_state
 from perdure.contract.moments import Moments, NoMoments
 from perdure.contract.registry import CommitListener, TransactionWork
 from perdure.errors import ForkedConnection, InvalidOption, PerdureError, StoreClosed, UnknownProcess
 from perdure.model.events import Event
 from perdure.model.leases import DeathProof, Lease, Owner
+from perdure.model.progress import Progress
 from perdure.model.queries import EventPage, Filter, Page, RecordPage
 from perdure.model.record import ProcessRecord
 from perdure.stores.group_commit import LARGEST_BATCH, Entry, single
@@ -31,6 +32,7 @@ from perdure.stores.sqlite.connection import (
     prepare_file,
     typed_errors,
 )
+from perdure.stores.sqlite.live import SqliteLiveWire
 from perdure.stores.sqlite.owner_book import OwnerBook
 from perdure.stores.sqlite.peers import Peers
 from perdure.stores.sqlite.queries import load_queries
@@ -75,6 +77,7 @@ class SqliteRegistry:
             ensure_schema(self._connections[0], self.name)
             self._connections[0].set_busy_timeout(0)  # waiting for the write lock is ours: see WriteQueue
             self._peers = Peers(path, clock, one_kernel=not unsafe_filesystem)
+            self.live_wire = SqliteLiveWire(self._peers.folder, self._peers.program, self._loop, clock)
             self._queue = WriteQueue(self._peers.folder, self.name)
             opened.callback(self._queue.close)
             for _ in range(2):
@@ -118,7 +121,8 @@ class SqliteRegistry:
         self._closed = True
         self._hand_over()
         self._peers.forget_loop()
-        for thread in (self._writer, self._points, self._scans):
+        self.live_wire.close()
+        for thread in (self._writer, self._points, self._scans, self.live_wire):
             await asyncio.wrap_future(thread.stop())
         for connection in self._connections:
             connection.close()
@@ -269,6 +273,11 @@ class SqliteRegistry:
     async def find_event(self, process_id: str, event_type: str, after_sequence: int) -> Event | None:
         rows = await self._events("find_event", process_id, type=event_type, after=after_sequence)
         return event_from_row(process_id, rows[0]) if rows else None
+
+    async def progress_of(self, process_ids: Collection[str]) -> dict[str, Progress]:
+        ids = {"ids": as_text([id for id in process_ids if id.isascii()])}
+        rows = await self._scan(lambda c: cast("Any", c.execute(self._sql["progress_of"], ids).fetchall()))
+        return {id: decode_progress(body, id) for id, body in rows}
 
     async def _events(self, name: str, process_id: str, **bindings: Any) -> Sequence[Any]:
         def read(connection: apsw.Connection) -> Sequence[Any]:

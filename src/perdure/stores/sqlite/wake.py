@@ -37,7 +37,7 @@ class WakeSocket:
             return None
         try:
             bound.setblocking(False)
-            return cls(_bind(bound, folder, f"{name}.sock"), bound)
+            return cls(bind_socket(bound, folder, f"{name}.sock"), bound)
         except (OSError, ValueError):  # ValueError: a name that can't be encoded
             bound.close()
             return None
@@ -63,7 +63,7 @@ class WakeSocket:
             return
         self._socket.close()
         if os.getpid() == self._opened_by:
-            _unlink_socket(self._path, self._inode)
+            unlink_socket(self._path, self._inode)
 
 
 class Ringer:
@@ -78,12 +78,12 @@ class Ringer:
         """`own_name` is the name given to `WakeSocket.open`. Raises OSError when no socket can be made."""
         self._folder = os.path.abspath(folder)
         self._own_file = f"{own_name}.sock"
-        self._addresses = _Addresses(self._folder)
+        self._addresses = Addresses(self._folder)
         self._targets: dict[str, str] = {}
         self._listed_mtime_ns = -1
         self._listed_at_s: float | None = None
         self._rings_since_listing = 0
-        self._socket = _sender()
+        self._socket = new_sender()
 
     def ring(self, now_s: float | None = None) -> int:
         """Hint every other owner; how many now have one pending. Never raises for what a peer or the folder does.
@@ -113,11 +113,11 @@ class Ringer:
             except BlockingIOError:
                 if not self._is_exhausted():
                     return True
-                exhausted, self._socket = self._socket, _sender()
+                exhausted, self._socket = self._socket, new_sender()
                 exhausted.close()
                 self._socket.sendto(b"\x01", address)
         except ConnectionRefusedError:
-            _unlink_socket(os.path.join(self._folder, file_name))
+            unlink_socket(os.path.join(self._folder, file_name))
             return False
         except OSError as error:
             return error.errno in (errno.EAGAIN, errno.ENOBUFS)  # ENOBUFS: how macOS says that the queue is full
@@ -152,12 +152,12 @@ class Ringer:
 
 def is_stale_socket(folder: Path, file_name: str) -> bool:
     """Whether `file_name` is certainly a socket file that no process has bound any more."""
-    addresses = _Addresses(os.path.abspath(folder))
+    addresses = Addresses(os.path.abspath(folder))
     try:
         # Connecting to a file that is no socket is refused as well: only a socket's refusal tells something.
         if not stat.S_ISSOCK(os.lstat(os.path.join(folder, file_name)).st_mode):
             return False
-        with _sender() as probe:
+        with new_sender() as probe:
             probe.connect(addresses.of(file_name))
     except ConnectionRefusedError:
         return True
@@ -168,7 +168,7 @@ def is_stale_socket(folder: Path, file_name: str) -> bool:
     return False
 
 
-class _Addresses:
+class Addresses:
     """The addresses of the sockets in one folder, however long its path is.
 
     sun_path holds 108 bytes on Linux and 104 on macOS, the closing NUL included (unix(7)). A longer path is reached
@@ -193,13 +193,13 @@ class _Addresses:
             os.close(fd)
 
 
-def _sender() -> socket.socket:
+def new_sender() -> socket.socket:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     made.setblocking(False)
     return made
 
 
-def _bind(bound: socket.socket, folder: Path, file_name: str) -> str:
+def bind_socket(bound: socket.socket, folder: Path, file_name: str) -> str:
     """Bind in `folder` and return the path; OSError when a live socket has that name.
 
     bind(2) makes the file a moment before sends to it are accepted, and a ringer removes what refuses it. So the
@@ -207,7 +207,7 @@ def _bind(bound: socket.socket, folder: Path, file_name: str) -> str:
     """
     path = os.path.join(os.path.abspath(folder), file_name)
     unready = f"{path}.new"
-    addresses = _Addresses(os.path.dirname(path))
+    addresses = Addresses(os.path.dirname(path))
     try:
         bound.bind(addresses.of(os.path.basename(unready)))
     finally:
@@ -226,7 +226,7 @@ def _bind(bound: socket.socket, folder: Path, file_name: str) -> str:
     return path
 
 
-def _unlink_socket(path: str, inode: int | None = None) -> None:
+def unlink_socket(path: str, inode: int | None = None) -> None:
     """Remove a socket file (that of `inode`, if given); what is gone or can't be removed is left."""
     try:
         found = os.lstat(path)

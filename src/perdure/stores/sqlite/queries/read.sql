@@ -22,6 +22,12 @@ SELECT l.owner, l.incarnation, l.token, l.fence, l.claim_id, l.claimed_at, l.exp
        l.boot_expires_at, l.released
 FROM processes AS p JOIN leases AS l ON l.row = p.row WHERE p.id = :id;
 
+-- name: progress_of
+-- How far these processes said they had come. As blobs: text that is no UTF-8 any more is for the decoder to name.
+SELECT p.id, CAST(g.body AS BLOB) FROM json_each(:ids) AS wanted
+JOIN processes AS p ON p.id = wanted.value
+JOIN progress AS g ON g.row = p.row;
+
 -- name: list
 -- One page in order of id; each condition is off while its parameter is null.
 SELECT p.id, r.body, p.state FROM processes AS p JOIN registrations AS r ON r.row = p.row

@@ -116,6 +116,9 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 -- name: drop_leases
 DELETE FROM leases WHERE row IN (SELECT value FROM json_each(:rows));
 
+-- name: save_progress
+INSERT OR REPLACE INTO progress (row, body) VALUES (?, ?);
+
 -- name: enrol_owner
 INSERT OR REPLACE INTO owners (incarnation, identity) VALUES (:incarnation, :identity);
 
