@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from typing import cast
 
-from perdure.clock import Clock
+from perdure.clock import Clock, SystemClock
 from perdure.contract.moments import Moments
 from perdure.contract.registry import Registry
-from perdure.errors import InvalidOption
+from perdure.errors import InvalidOption, StoreUnavailable
+from perdure.stores.postgres.url import is_postgres, without_password
 
-URL_FORMS = "sqlite:///relative.db, sqlite:////absolute.db, or memory://"
+URL_FORMS = (
+    "sqlite:///relative.db, sqlite:////absolute.db, postgresql://user:password@host/database?schema=name, or memory://"
+)
 
 
 async def open_registry(url: str, clock: Clock, moments: Moments | None = None) -> Registry:
-    """Open the registry that a URL names. Database drivers are loaded here, not with the package."""
+    """Open the registry that a URL names. Database drivers are loaded here, not with the package.
+
+    On PostgreSQL the server's clock decides, unless a clock other than the machine's own was given.
+    """
     if url in ("memory://", "memory:"):
         from perdure.stores.memory import MemoryRegistry
 
@@ -22,4 +28,15 @@ async def open_registry(url: str, clock: Clock, moments: Moments | None = None) 
         from perdure.stores.sqlite.store import SqliteRegistry
 
         return cast("Registry", await SqliteRegistry.open(url.removeprefix("sqlite:///"), clock=clock, moments=moments))
-    raise InvalidOption("url", url, URL_FORMS)
+    if is_postgres(url):
+        try:
+            from perdure.stores.postgres.store import PostgresRegistry
+        except ModuleNotFoundError as error:
+            if error.name != "asyncpg":
+                raise
+            raise StoreUnavailable(
+                without_password(url), "the driver for PostgreSQL is not installed", "pip install 'perdure[postgres]'"
+            ) from None
+        given = None if isinstance(clock, SystemClock) else clock
+        return cast("Registry", await PostgresRegistry.open(url, clock=given, moments=moments))
+    raise InvalidOption("url", without_password(url), URL_FORMS)

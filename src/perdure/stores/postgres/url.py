@@ -13,8 +13,6 @@ DEFAULT_SCHEMA = "perdure"
 SCHEMES = ("postgresql://", "postgres://")
 URL_FORM = "postgresql://user:password@host:port/database?schema=perdure"
 
-_SECRETS = ("password", "passfile", "sslpassword")
-
 
 @dataclass(frozen=True)
 class Target:
@@ -37,17 +35,16 @@ def is_postgres(url: str) -> bool:
 
 
 def without_password(url: str) -> str:
-    """The URL with nothing secret in it, for messages; whatever else is wrong with it."""
-    parts = re.match(r"(?P<scheme>[a-z+]*://)(?P<rest>.*)\Z", url, re.DOTALL)
-    if parts is None:
-        return url
-    rest, _, query = parts["rest"].partition("?")
+    """The URL for messages and logs: without a password, wherever it stands, and whatever else is wrong with it."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return re.sub(r":[^@]*@", ":…@", url)
+    rest, question, query = rest.partition("?")
     credentials, at, place = rest.rpartition("@")
-    user = credentials.partition(":")[0]
-    if not at:
-        place = re.sub(r":(?!\d+(/|,|\Z))[^/]*", "", place)  # `user:password` without a host looks like a port
-    kept = [pair for pair in query.split("&") if pair and pair.partition("=")[0].lower() not in _SECRETS]
-    return f"{parts['scheme']}{user}{at}{place}{'?' if kept else ''}{'&'.join(kept)}"
+    if not at:  # `user:password` without a host looks like a port
+        place = re.sub(r":(?!\d+(/|,|\Z))[^/]*", ":…", place)
+    kept = [pair for pair in query.split("&") if "pass" not in pair.partition("=")[0].lower()]
+    return f"{scheme}://{credentials.partition(':')[0]}{at}{place}{question}{'&'.join(kept)}"
 
 
 def parse_url(url: str, schema: str | None = None) -> Target:
