@@ -1,4 +1,4 @@
-"""Random lives of a few processes, on two stores at once: they answer alike, and each record is the fold of its log."""
+"""Random lives of a few processes on every store at once: they answer alike, and each record is the fold of its log."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
@@ -19,11 +20,13 @@ from perdure.errors import PerdureError, UnknownProcess
 from perdure.model.leases import LeaseKey
 from perdure.model.queries import Filter, Page
 from perdure.stores.memory import MemoryRegistry
+from perdure.stores.postgres.store import PostgresRegistry
 from perdure.stores.sqlite.store import SqliteRegistry
 from perdure.testing.clock import VirtualClock
 from perdure.transitions.commands import AnyReceipt, ClaimReceipt, Command, Receipt, Renew, RowCommand
 from perdure.transitions.leases import has_expired
 from perdure.transitions.projection import lane
+from tests.postgres.server import schema_of, server_url
 from tests.property.commands import DEFINITIONS, IDS, OWNERS, TTL_MS, claims, row_commands
 
 T = TypeVar("T")
@@ -34,8 +37,13 @@ ENDS = ("process.completed", "process.failed", "process.cancelled", "process.aba
 Answer = AnyReceipt | PerdureError
 
 
-class BothStores(RuleBasedStateMachine):
-    """Sends each command to both stores, and keeps every lease that was ever granted, so that most become stale."""
+class SeveralStores(RuleBasedStateMachine):
+    """Sends each command to all stores, and keeps every lease that was ever granted, so that most become stale.
+
+    Memory is one of them; `files` are the others, which can be opened again.
+    """
+
+    files: tuple[str, ...] = ("sqlite",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,15 +62,22 @@ class BothStores(RuleBasedStateMachine):
     def open(self) -> None:
         memory = MemoryRegistry(self.clock)
         self.memory, self.rows = cast("Registry", memory), memory.rows
-        self.sqlite = cast("Registry", self.do(self._open_sqlite()))
+        self.others = [self.do(self._open(kind)) for kind in self.files]
 
-    async def _open_sqlite(self) -> SqliteRegistry:
-        return await SqliteRegistry.open(Path(self.folder.name) / "both.db", clock=self.clock)
+    async def _open(self, kind: str) -> Registry:
+        path = Path(self.folder.name) / "all.db"
+        if kind == "sqlite":
+            return cast("Registry", await SqliteRegistry.open(path, clock=self.clock))
+        return cast("Registry", await PostgresRegistry.open(server_url(), schema_of(path), clock=self.clock))
+
+    @property
+    def stores(self) -> list[Registry]:
+        return [self.memory, *self.others]
 
     def teardown(self) -> None:
-        if hasattr(self, "sqlite"):
-            self.do(self.sqlite.close())
-            self.do(self.memory.close())
+        if hasattr(self, "others"):
+            for registry in self.stores:
+                self.do(registry.close())
         self.loop.close()
         self.folder.cleanup()
 
@@ -101,10 +116,11 @@ class BothStores(RuleBasedStateMachine):
 
     @precondition(lambda self: self.sent_since_opening)
     @rule()
-    def the_file_is_opened_again(self) -> None:
+    def what_can_be_is_opened_again(self) -> None:
         self.sent_since_opening = False
-        self.do(self.sqlite.close())
-        self.sqlite = cast("Registry", self.do(self._open_sqlite()))
+        for registry in self.others:
+            self.do(registry.close())
+        self.others = [self.do(self._open(kind)) for kind in self.files]
         self.compare_all()
 
     def name(self) -> str:
@@ -115,10 +131,10 @@ class BothStores(RuleBasedStateMachine):
 
     def send(self, commands: Sequence[Command]) -> None:
         self.sent_since_opening = True
-        first = self.do(_awaited(self.memory.execute_together(commands)))
-        second = self.do(_awaited(self.sqlite.execute_together(commands)))
-        for command, mine, theirs in zip(commands, first, second, strict=True):
-            assert said(mine) == said(theirs), f"the answers to {command}"
+        first, *others = [self.do(_awaited(registry.execute_together(commands))) for registry in self.stores]
+        for kind, answers in zip(self.files, others, strict=True):
+            for command, mine, theirs in zip(commands, first, answers, strict=True):
+                assert said(mine) == said(theirs), f"what {kind} answers to {command}"
         for answer in first:
             if isinstance(answer, ClaimReceipt):
                 self.leases += [claimed.lease.key for claimed in answer.claimed]
@@ -139,13 +155,14 @@ class BothStores(RuleBasedStateMachine):
             lambda r: r.due_for_settling(now, (OWNERS[0].incarnation,), 100),
             lambda r: r.ended_among(IDS),
         ):
-            answers = [encoded(self.do(question(r))) for r in (self.memory, self.sqlite)]  # type: ignore[no-untyped-call]
-            assert answers[0] == answers[1]
+            mine, *theirs = [encoded(self.do(question(r))) for r in self.stores]  # type: ignore[no-untyped-call]
+            assert theirs == [mine] * len(theirs)
 
     def compare(self, ids: set[str]) -> None:
         for id in sorted(ids):
-            assert self.do(standing(self.memory, id)) == self.do(standing(self.sqlite, id)), f"what stands of {id}"
-            for registry in (self.memory, self.sqlite):
+            mine, *theirs = [self.do(standing(registry, id)) for registry in self.stores]
+            assert theirs == [mine] * len(theirs), f"what stands of {id}"
+            for registry in self.stores:
                 self.do(self.check(registry, id))
 
     async def check(self, registry: Registry, id: str) -> None:
@@ -182,7 +199,7 @@ async def standing(registry: Registry, id: str) -> bytes:
 
 
 def said(answer: Answer) -> tuple[str, bytes]:
-    """An answer as both stores must give it: not how many rows a claim has looked at."""
+    """An answer as all stores must give it: not how many rows a claim has looked at."""
     if isinstance(answer, PerdureError):
         return type(answer).__name__, repr(sorted(answer.fields.items(), key=str)).encode()
     if isinstance(answer, ClaimReceipt):
@@ -194,10 +211,17 @@ def encoded(value: object) -> bytes:
     return msgspec.json.encode(value, order="deterministic")
 
 
-def test_both_stores_answer_alike_and_every_record_is_the_fold_of_its_log() -> None:
+class EveryStore(SeveralStores):
+    files = ("sqlite", "postgres")
+
+
+@pytest.mark.parametrize(("machine", "lives"), [(SeveralStores, 100), (EveryStore, 20)])
+def test_all_stores_answer_alike_and_every_record_is_the_fold_of_its_log(
+    machine: type[SeveralStores], lives: int
+) -> None:
     run_state_machine_as_test(
-        BothStores,
+        machine,
         settings=settings(
-            max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=lives, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

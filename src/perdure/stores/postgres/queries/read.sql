@@ -7,7 +7,8 @@ WHERE p.id = ANY (:ids::text[]);
 
 -- name: ended_among
 -- Of these ids, the ones that are live no more or unknown.
-SELECT array_agg(wanted.id) FROM unnest(:ids::text[]) AS wanted(id) LEFT JOIN perdure.processes AS p ON p.id = wanted.id
+SELECT array_agg(wanted.id ORDER BY wanted.place)
+FROM unnest(:ids::text[]) WITH ORDINALITY AS wanted(id, place) LEFT JOIN perdure.processes AS p ON p.id = wanted.id
 WHERE coalesce(p.status, '') NOT IN ('pending', 'running', 'waiting');
 
 -- name: lease
@@ -77,7 +78,7 @@ SELECT min(due) FROM (
 
 -- name: due_for_settling
 -- Ids of rows that a settling pass must look at. By the three partial indexes.
-SELECT array_agg(due.id) FROM (
+SELECT array_agg(due.id ORDER BY due.id) FROM (
     SELECT id FROM (SELECT id FROM perdure.processes WHERE settle_at <= :now::bigint ORDER BY settle_at LIMIT :limit::integer) AS unsettled
     UNION
     SELECT id FROM (SELECT id FROM perdure.processes WHERE deadline_at <= :now::bigint ORDER BY deadline_at LIMIT :limit::integer) AS late
