@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import asyncpg
 
@@ -13,7 +13,7 @@ from perdure.stores.postgres.faults import is_contended, is_lost, is_refused_in_
 from perdure.stores.postgres.own_loop import OwnLoop
 from perdure.stores.postgres.rows import Overtaken, PostgresRows, RowsHeld
 from perdure.stores.postgres.shared import Shared
-from perdure.stores.postgres.wanted import Wanted
+from perdure.stores.postgres.wanted import Wanted, ids_of
 from perdure.stores.registry import transact
 from perdure.transitions.commands import Register
 
@@ -44,8 +44,8 @@ class Committer:
         tries, lost_at_s = 0, 0.0
         while entries:
             try:
-                await self._once(entries, wait_ms)
-                return held
+                entries = await self._once(entries, wait_ms)
+                continue
             except RowsHeld as found:
                 if wait_ms:  # it came into being only now
                     tries += 1
@@ -77,20 +77,24 @@ class Committer:
                 await self._loop.pause((0.05 if lost_at_s else 0.002 * tries) * (0.5 + self._ids.fraction()))
         return held
 
-    async def _once(self, entries: Sequence[Entry], wait_ms: int) -> None:
+    async def _once(self, entries: Sequence[Entry], wait_ms: int) -> list[Entry]:
+        """Those that have to be decided again, as others have inserted their rows meanwhile."""
         commands = [command for entry in entries for command in entry.commands]
+        wanted = Wanted(commands)
+        partly = not wanted.claims and all(len(entry.commands) == 1 for entry in entries)
         async with self._connections.one() as connection:
-            rows = PostgresRows(connection, self._shared, Wanted(commands), wait_ms=wait_ms)
+            rows = PostgresRows(connection, self._shared, wanted, wait_ms=wait_ms, partly=partly)
             results = await transact(rows, commands)
         self.commits += not rows.written.is_empty
         at = 0
         for entry in entries:
             entry.results = results[at : at + len(entry.commands)]
             at += len(entry.commands)
+        return [entry for entry in entries if _names(entry, rows.met)] if rows.met else []
 
 
-def _names(entry: Entry, process_ids: Collection[str]) -> bool:
-    return any(id in process_ids for command in entry.commands for id in Wanted((command,)).ids)
+def _names(entry: Entry, process_ids: frozenset[str]) -> bool:
+    return any(id in process_ids for command in entry.commands for id in ids_of(command))
 
 
 def _registers(entry: Entry) -> bool:

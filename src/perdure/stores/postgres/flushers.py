@@ -17,7 +17,7 @@ from perdure.stores.postgres.faults import typed
 from perdure.stores.postgres.own_loop import OwnLoop
 from perdure.stores.postgres.shared import Shared
 from perdure.stores.postgres.waiting_line import Waiting, WaitingLine
-from perdure.transitions.commands import Renew, RowCommand
+from perdure.transitions.commands import ClaimNext, RowCommand
 
 FLUSHERS = 3
 ASIDES = 4
@@ -58,10 +58,10 @@ class Flushers:
         for entry in entries:
             if any(isinstance(command, RowCommand) for command in entry.commands):
                 self._line.join(entry)
-            elif all(isinstance(command, Renew) for command in entry.commands):
-                self._renewals.append(entry)
-            else:
+            elif any(isinstance(command, ClaimNext) for command in entry.commands):
                 self._claims.append(entry)
+            else:
+                self._renewals.append(entry)
         self._go_on()
 
     async def close(self) -> None:

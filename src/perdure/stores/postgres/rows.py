@@ -6,7 +6,7 @@ written when it commits, in another one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import starmap
 from typing import Any
 
@@ -18,6 +18,7 @@ from perdure.contract.registry import TransactionWork
 from perdure.errors import DecodeError, NotTransactional, PerdureError
 from perdure.model.events import Event
 from perdure.model.leases import Lease
+from perdure.model.progress import Progress
 from perdure.model.record import ProcessRecord
 from perdure.stores.claim_pool import Lanes, lanes_of
 from perdure.stores.event_rows import event_from_row
@@ -54,9 +55,16 @@ class Overtaken(Exception):
 
 
 class PostgresRows:
-    """One transaction. `wait_ms` is how long each lock is waited for; 0: what is held raises RowsHeld."""
+    """One transaction. `wait_ms` is how long each lock is waited for; 0: what is held raises RowsHeld.
 
-    def __init__(self, connection: Connection, shared: Shared, wanted: Wanted, *, wait_ms: int = 0) -> None:
+    `partly`: what is decided about one row has nothing to do with the others, so that rows which others have inserted
+    meanwhile (`met`, after the commit) can be left out.
+    """
+
+    def __init__(
+        self, connection: Connection, shared: Shared, wanted: Wanted, *, wait_ms: int = 0, partly: bool = False
+    ) -> None:
+        self._partly, self.met = partly, frozenset[str]()
         self._connection, self._shared, self._wanted, self._wait_ms = connection, shared, wanted, wait_ms
         self._sql = shared.sql
         self._taken = frozenset(wanted.ids).union(wanted.seen_ids)
@@ -73,7 +81,7 @@ class PostgresRows:
             self._now = given.now()
             if self._now.boot_id != self._shared.boot_id:
                 await self._execute("void_other_boots", boot_id=self._now.boot_id)
-        if self._wanted.only_renews:
+        if self._wanted.only_leases:
             await self._take("take_leases", self._wanted.ids)
         elif self._wanted.ids or self._wanted.seen_ids or not self._wanted.claims:
             await self._take("take_rows", self._wanted.ids, self._wanted.seen_ids)
@@ -93,7 +101,8 @@ class PostgresRows:
             raise Unconfirmed(error) if is_lost(error) else error from error
         self._shared.boot_id = self._now.boot_id if self._now is not None else None
         for row, registration in self.written.registrations:
-            self._shared.registrations.put(row, registration)
+            if registration.id not in self.met:
+                self._shared.registrations.put(row, registration)
 
     async def rollback(self) -> None:
         if self._connection.is_in_transaction() and not self._connection.is_closed():
@@ -223,8 +232,12 @@ class PostgresRows:
     async def save_leases(self, rows: Sequence[RowWrite]) -> None:
         self.written.save_leases(rows)
 
+    async def save_progress(self, progress: Mapping[int, Progress]) -> None:
+        self.written.save_progress(progress)
+
     async def _write(self) -> None:
-        answer = await self._row("write_rows", **self.written.parameters())
-        if answer["met"] or answer["overtaken"]:
+        answer = await self._row("write_rows", **self.written.parameters(), partly=self._partly)
+        self.met = frozenset(answer["met"] or ())
+        if answer["overtaken"] or (self.met and not self._partly):
             raise Overtaken
         self._shared.own_changes.add(answer["change_position"])

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from perdure.clock import Clock, Moment
+from perdure.codec import decode_progress
 from perdure.contract.moments import Moments, NoMoments
 from perdure.contract.registry import CommitListener, TransactionWork
 from perdure.errors import (
@@ -25,10 +26,12 @@ from perdure.errors import (
 from perdure.ids import Ids, SystemIds
 from perdure.model.events import Event
 from perdure.model.leases import DeathProof, Lease, Owner
+from perdure.model.progress import Progress
 from perdure.model.queries import EventPage, Filter, Page, RecordPage
 from perdure.model.record import ProcessRecord
 from perdure.stores.event_rows import event_from_row
 from perdure.stores.group_commit import LARGEST_BATCH, Entry, single
+from perdure.stores.live import LocalWire
 from perdure.stores.postgres.engine import Engine
 from perdure.stores.postgres.own_loop import OwnLoop
 from perdure.stores.postgres.reader import decoded
@@ -52,6 +55,7 @@ class PostgresRegistry:
 
     def __init__(self, target: Target, clock: Clock | None, moments: Moments, ids: Ids) -> None:
         self.name = target.name
+        self.live_wire = LocalWire()
         self._shared = Shared(target, clock, moments)
         self._pid, self._loop = os.getpid(), asyncio.get_running_loop()
         self._listeners: list[CommitListener] = []
@@ -244,6 +248,10 @@ class PostgresRegistry:
     async def find_event(self, process_id: str, event_type: str, after_sequence: int) -> Event | None:
         events = await self._events("find_event", process_id, type=event_type, after=max(0, after_sequence))
         return events[0] if events else None
+
+    async def progress_of(self, process_ids: Collection[str]) -> dict[str, Progress]:
+        rows = await self._rows("progress_of", ids=[id for id in process_ids if can_exist(id)])
+        return {id: decode_progress(body, id) for id, body in rows}
 
     async def _events(self, name: str, process_id: str, **values: Any) -> Sequence[Event]:
         rows = await self._rows(name, id=process_id, **values) if can_exist(process_id) else ()

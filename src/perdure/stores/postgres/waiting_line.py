@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from perdure.stores.group_commit import Entry
-from perdure.transitions.commands import Renew, RowCommand
+from perdure.stores.postgres.wanted import ids_of
 
 
 class Waiting:
@@ -17,9 +17,7 @@ class Waiting:
 
     def __init__(self, entry: Entry, number: int) -> None:
         self.entry, self.number, self.size = entry, number, len(entry.commands)
-        ids = [c.process_id for c in entry.commands if isinstance(c, RowCommand)]
-        ids += [key.process_id for c in entry.commands if isinstance(c, Renew) for key in c.keys]
-        self.ids = frozenset(ids)
+        self.ids = frozenset(id for command in entry.commands for id in ids_of(command))
 
     def __lt__(self, other: Waiting) -> bool:
         return self.number < other.number

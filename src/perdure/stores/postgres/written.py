@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from perdure.codec import CODEC_VERSION, checksum, encode_registration, encode_state
+from perdure.codec import CODEC_VERSION, checksum, encode_progress, encode_registration, encode_state
+from perdure.model.progress import Progress
 from perdure.model.registration import Registration
 from perdure.stores.rows import RowWrite
 from perdure.transitions.projection import lane, project, project_lease
@@ -18,6 +19,7 @@ LEASE = (
     "expires", "boots", "boot_expires", "released", "lanes", "priorities", "settles",
 )  # fmt: skip
 DROPPED = ("rows", "fences", "expiries")
+PROGRESS = ("rows", "bodies")
 
 
 class Written:
@@ -32,14 +34,11 @@ class Written:
         self._events: list[tuple[Any, ...]] = []
         self._leases: list[tuple[Any, ...]] = []
         self._dropped: list[tuple[Any, ...]] = []
+        self._progress: list[tuple[Any, ...]] = []
 
     @property
     def is_empty(self) -> bool:
-        return not (self._new or self._saved or self._events or self._leases or self._dropped)
-
-    @property
-    def inserts(self) -> bool:
-        return bool(self._new)
+        return not (self._new or self._saved or self._events or self._leases or self._dropped or self._progress)
 
     def insert(self, rows: Sequence[RowWrite]) -> None:
         """In order of id, as other programs do it: who waits for an insert of another never makes a circle."""
@@ -81,6 +80,10 @@ class Written:
                  lease.boot_expires_ms, lease.released, p.lane, row.record.registration.priority, p.settle_at_ms)
             )  # fmt: skip
 
+    def save_progress(self, progress: Mapping[int, Progress]) -> None:
+        """In order of row: reports about the same rows never make a circle."""
+        self._progress += [(row, encode_progress(said)) for row, said in sorted(progress.items())]
+
     def parameters(self) -> dict[str, Any]:
         """The columns by the names that the statement has for them."""
         return {
@@ -90,6 +93,7 @@ class Written:
             **_columns("event", EVENT, self._events),
             **_columns("lease", LEASE, self._leases),
             **_columns("dropped", DROPPED, self._dropped),
+            **_columns("progress", PROGRESS, self._progress),
         }
 
 

@@ -89,6 +89,13 @@ CREATE INDEX leases_lapse  ON perdure.leases (lane, priority, boot_expires_at) W
 CREATE INDEX leases_claim  ON perdure.leases (incarnation, claim_id);
 CREATE INDEX leases_settle ON perdure.leases (settle_at) WHERE settle_at IS NOT NULL;
 
+-- How far a process says it has come: the last value only, beside the log and apart from the state, as it is written
+-- once a second while the process runs and changes nothing that a process is found by.
+CREATE TABLE perdure.progress (
+    row  bigint PRIMARY KEY,
+    body text   NOT NULL
+) WITH (fillfactor = 60);
+
 -- Who may hold leases, with the evidence that lets others on the same machine prove its death.
 CREATE TABLE perdure.owners (
     incarnation text COLLATE "C" PRIMARY KEY,
@@ -270,8 +277,9 @@ BEGIN
 END $$;
 
 -- Writes what was decided, each table in one statement, and answers the transaction's change position.
--- `met`: ids that somebody else has inserted meanwhile. `overtaken`: how many leases are not the ones that were read,
--- each named by its fence and expiry (null: there was none). With either, nothing may be committed.
+-- `met`: ids that somebody else has inserted meanwhile. Unless the other rows are to be written without these (`partly`),
+-- nothing may be committed then. `overtaken`: how many leases are not the ones that were read, each named by its fence
+-- and expiry (null: there was none); with any, nothing may be committed.
 CREATE FUNCTION perdure.write_rows(
     new_rows bigint[], new_ids text[], new_lanes text[], new_priorities smallint[], new_statuses text[],
     new_ready bigint[], new_deadlines bigint[], new_settles bigint[], new_parents text[], new_states text[],
@@ -286,10 +294,12 @@ CREATE FUNCTION perdure.write_rows(
     lease_claimed bigint[], lease_expires bigint[], lease_boots text[], lease_boot_expires bigint[],
     lease_released boolean[], lease_lanes text[], lease_priorities smallint[], lease_settles bigint[],
     dropped_rows bigint[], dropped_fences bigint[], dropped_expiries bigint[],
+    progress_rows bigint[], progress_bodies text[], partly boolean,
     OUT change_position bigint, OUT met text[], OUT overtaken integer
 ) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     inserted text[];
+    unmade   bigint[] := '{}';
     written  integer;
 BEGIN
     change_position := pg_current_xact_id()::text::bigint;
@@ -303,10 +313,15 @@ BEGIN
         SELECT array_agg(made.id) INTO inserted FROM made;
         IF coalesce(cardinality(inserted), 0) < cardinality(new_ids) THEN
             met := ARRAY(SELECT unnest(new_ids) EXCEPT SELECT unnest(inserted));
-            RETURN;
+            IF NOT partly THEN
+                RETURN;
+            END IF;
+            unmade := ARRAY(SELECT made.row FROM unnest(new_rows, new_ids) AS made(row, id)
+                            JOIN unnest(met) AS other(id) USING (id));
         END IF;
         INSERT INTO perdure.registrations (row, change, body)
-        SELECT made.row, change_position, made.body FROM unnest(new_rows, new_bodies) AS made(row, body);
+        SELECT made.row, change_position, made.body FROM unnest(new_rows, new_bodies) AS made(row, body)
+        WHERE made.row <> ALL (unmade);
     END IF;
     IF cardinality(saved_rows) > 0 THEN
         UPDATE perdure.processes AS p
@@ -320,7 +335,9 @@ BEGIN
                                     codec, change)
         SELECT e.*, event_codec, change_position
         FROM unnest(event_rows, event_sequences, event_types, event_times, event_replay_keys, event_operations,
-                    event_hashes, event_checksums, event_payloads) AS e;
+                    event_hashes, event_checksums, event_payloads)
+            AS e(row, sequence, type, at, replay_key, operation_id, operation_hash, checksum, payload)
+        WHERE e.row <> ALL (unmade);
     END IF;
     IF cardinality(dropped_rows) > 0 THEN
         DELETE FROM perdure.leases AS l
@@ -356,5 +373,10 @@ BEGIN
         ON CONFLICT (row) DO NOTHING;
         GET DIAGNOSTICS written = ROW_COUNT;
         overtaken := overtaken - written;
+    END IF;
+    IF cardinality(progress_rows) > 0 THEN
+        INSERT INTO perdure.progress AS g (row, body)
+        SELECT w.row, w.body FROM unnest(progress_rows, progress_bodies) AS w(row, body)
+        ON CONFLICT (row) DO UPDATE SET body = excluded.body;
     END IF;
 END $$;

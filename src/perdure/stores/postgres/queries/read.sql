@@ -14,6 +14,10 @@ WHERE coalesce(p.status, '') NOT IN ('pending', 'running', 'waiting');
 -- name: lease
 SELECT perdure.lease_text(p.id, l) FROM perdure.processes AS p JOIN perdure.leases AS l ON l.row = p.row WHERE p.id = :id;
 
+-- name: progress_of
+-- How far these processes said they had come.
+SELECT p.id, g.body FROM perdure.processes AS p JOIN perdure.progress AS g ON g.row = p.row WHERE p.id = ANY (:ids::text[]);
+
 -- name: list
 -- One page in order of id; each condition is off while its parameter is null. '{' sorts after all that an id may have.
 SELECT p.id, r.body, p.state FROM perdure.processes AS p JOIN perdure.registrations AS r ON r.row = p.row

@@ -32,7 +32,7 @@ SELECT * FROM perdure.write_rows(
     :lease_rows, :lease_stood_fences, :lease_stood_expiries, :lease_owners, :lease_incarnations, :lease_tokens,
     :lease_fences, :lease_claims, :lease_claimed, :lease_expires, :lease_boots, :lease_boot_expires, :lease_released,
     :lease_lanes, :lease_priorities, :lease_settles,
-    :dropped_rows, :dropped_fences, :dropped_expiries);
+    :dropped_rows, :dropped_fences, :dropped_expiries, :progress_rows, :progress_bodies, :partly);
 
 -- name: next_rows
 -- A block of integer names for new rows: this one and the 1,023 that follow it.
