@@ -136,12 +136,21 @@ class PostgresRegistry:
         return self._submit(commands)
 
     async def execute_all(self, commands: Sequence[Command]) -> list[Result]:
-        """Commands that name their row go singly, in the batches of whichever flusher is free; claims look at them."""
+        """Commands that name their row go singly, in the batches of whichever flusher is free. What befell the store in
+        one of them stands in its place, unless it befell all."""
         if all(isinstance(command, RowCommand) for command in commands):
             parts: list[Sequence[Command]] = [(command,) for command in commands]
         else:
             parts = [commands[at : at + LARGEST_BATCH] for at in range(0, len(commands), LARGEST_BATCH)]
-        return [result for part in await asyncio.gather(*map(self._submit, parts)) for result in part]
+        answers = await asyncio.gather(*map(self._submit, parts), return_exceptions=True)
+        failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        if len(failures) == len(parts) or not all(isinstance(failure, PerdureError) for failure in failures):
+            for failure in failures:
+                raise failure
+        results: list[Result] = []
+        for part, answer in zip(parts, answers, strict=True):
+            results += [answer] * len(part) if isinstance(answer, PerdureError) else answer  # type: ignore[arg-type]
+        return results
 
     async def execute_within(self, work: TransactionWork) -> Any:
         raise NotTransactional(self.name, "no transaction can be lent here yet", "Leave out transactional=True.")
