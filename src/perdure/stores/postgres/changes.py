@@ -58,7 +58,7 @@ class Changes:
         changed: Sequence[str] | None = ()
         if others:
             rows = await self._reader.rows("changed_by", changes=others, limit=MANY_CHANGES + 1)
-            changed = [row[0] for row in rows] if len(rows) <= MANY_CHANGES else None
+            changed = tuple(row[0] for row in rows) if len(rows) <= MANY_CHANGES else None
         own -= ended
         self._seen = now
         return changed

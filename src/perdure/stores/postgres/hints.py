@@ -80,13 +80,17 @@ class Hints:
     async def _listen_once(self) -> None:
         """Until the connection is lost or no longer brings what is sent to it."""
         connection = await self._connections.connect()
+        lost = asyncio.Event()
         try:
+            connection.add_termination_listener(lambda _: lost.set())
             await connection.add_listener(self._channel, self._received)
-            while await self._is_heard(connection):
+            while not lost.is_set() and await self._is_heard(connection):
                 if not self.has_hints:
                     self.has_hints = True
                     self._heard()  # what was missed until now
-                await self._loop.pause(PROBE_EVERY_S)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PROBE_EVERY_S):
+                        await lost.wait()
         finally:
             connection.terminate()
 
