@@ -10,6 +10,7 @@ from perdure.errors import InvalidRequest, StoreUnavailable, UnknownProcess
 from perdure.host import Host
 from perdure.ids import check_process_id
 from perdure.model.queries import Filter, Page
+from perdure.stores.postgres.url import is_postgres, without_password
 
 SHORTEST_PREFIX = 4
 SHOWN_MATCHES = 5
@@ -51,10 +52,25 @@ def check_exists(url: str) -> None:
     Inspection.open(path).close()
 
 
+async def check_schema_exists(url: str) -> None:
+    """The same for a PostgreSQL database."""
+    if not is_postgres(url):
+        return
+    from perdure.stores.postgres.administration import standing_version
+
+    if await standing_version(url) == 0:
+        raise StoreUnavailable(
+            without_password(url),
+            "there is no such schema, and looking does not create one",
+            "Check the URL (--db, PERDURE_URL), or make the schema first: `perdure migrate`.",
+        )
+
+
 @asynccontextmanager
 async def looking(url: str) -> AsyncIterator[Host]:
     """A host on an existing database that runs nothing."""
     check_exists(url)
+    await check_schema_exists(url)
     async with Host(url, work=False) as host:
         yield host
 

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "abandon": ("perdure.cli.commands.change", "Give a process up that nobody may finish."),
     "explain": ("perdure.cli.commands.explain", "Why a process is not running, or who runs it."),
     "doctor": ("perdure.cli.commands.doctor", "Check the database and what lives on it."),
+    "migrate": ("perdure.cli.commands.migrate", "Make a PostgreSQL schema, or bring it forward."),
     "check": ("perdure.cli.commands.check", "Read the code of processes for what a replay would not forgive."),
     "help": ("perdure.cli.commands.help", "Help on a command, or on exit codes."),
 }

@@ -16,6 +16,7 @@ from perdure.cli.logs import log_to_stderr
 from perdure.cli.surface import Surface, common, run_async
 from perdure.cli.text import counted, size
 from perdure.errors import InvalidOption
+from perdure.stores.postgres.url import without_password
 
 
 @click.command(
@@ -87,7 +88,7 @@ def _report(surface: Surface, root: bytes, result: Result) -> None:
         surface.document(
             "demo",
             path=os.fsdecode(root),
-            database=surface.url,
+            database=without_password(surface.url),
             folders={
                 "total": result.folders,
                 "already_done": origins["done_before"],
@@ -125,6 +126,6 @@ def _report(surface: Surface, root: bytes, result: Result) -> None:
         ("speed", f"{speed} ({result.seconds:.1f} s)"),
         ("sha256", result.fingerprint),
         ("check", "an independent walk finds the same" if result.matches else f"DIFFERS: {result.check}"),
-        ("kept in", f"{surface.url}: perdure ls -a, perdure doctor"),
+        ("kept in", f"{without_password(surface.url)}: perdure ls -a, perdure doctor"),
     ]
     surface.facts(facts)

@@ -17,6 +17,7 @@ from perdure.cli.surface import Surface, common
 from perdure.cli.text import counted
 from perdure.clock import SystemClock
 from perdure.errors import InvalidOption, StoreError, StoreUnavailable
+from perdure.stores.postgres.url import without_password
 from perdure.stores.sqlite.inspection import Inspection
 from perdure.stores.sqlite.verification import Damage, count_processes, verify
 
@@ -37,7 +38,7 @@ def doctor(surface: Surface, verifying: bool) -> int:
     """
     path = sqlite_path(surface.url)
     if path is None:
-        raise InvalidOption("--db", surface.url, "an SQLite database")
+        raise InvalidOption("--db", without_password(surface.url), "an SQLite database")
     _must_exist(surface.url)
     checks: list[Check] = []
     for check in check_store(path, SystemClock()):

@@ -240,4 +240,4 @@ class PostgresRows:
         self.met = frozenset(answer["met"] or ())
         if answer["overtaken"] or (self.met and not self._partly):
             raise Overtaken
-        self._shared.own_changes.add(answer["change_position"])
+        self._shared.note_change(answer["change_position"])

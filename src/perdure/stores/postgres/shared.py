@@ -10,12 +10,13 @@ from perdure.contract.moments import Moments
 from perdure.model.registration import Registration
 from perdure.stores.postgres.connections import Connection
 from perdure.stores.postgres.statements import Statements
-from perdure.stores.postgres.url import Target
+from perdure.stores.postgres.url import Target, quoted
 
 DATABASE_BOOT = "database"
 """The boot id of leases that the server's clock decides: it is one clock for all hosts, and its boots don't matter."""
 
 ROWS_IN_BLOCK = 1_024
+MOST_OWN_CHANGES = 200_000
 REGISTRATION_CACHE_BYTES = 32 * 1024 * 1024
 
 
@@ -86,15 +87,15 @@ class KnownRegistrations:
 class NewRows:
     """Integer names for new rows, in blocks from a sequence. Names of what was rolled back are never used."""
 
-    def __init__(self, sql: Statements) -> None:
-        self._sql = sql
+    def __init__(self, sql: Statements, schema: str) -> None:
+        self._sql, self._sequence = sql["next_rows"].text, f"{quoted(schema)}.process_rows"
         self._next = self._end = 0
 
     async def take(self, connection: Connection, count: int) -> list[int]:
         taken: list[int] = []
         while len(taken) < count:
             if self._next == self._end:
-                first: int = await connection.fetchval(self._sql["next_rows"].text)
+                first: int = await connection.fetchval(self._sql, self._sequence)
                 if self._next == self._end:  # nobody else has fetched a block meanwhile
                     self._next, self._end = first, first + ROWS_IN_BLOCK
                 else:
@@ -114,8 +115,14 @@ class Shared:
         self.time, self.moments = DatabaseTime(clock), moments
         self.sql = Statements("write.sql", target.schema)
         self.registrations = KnownRegistrations()
-        self.new_rows = NewRows(self.sql)
+        self.new_rows = NewRows(self.sql, target.schema)
         self.boot_id: str | None = None
         """The boot whose leases are the only ones left, where a given clock decides."""
         self.own_changes: set[int] = set()
         """Change positions of transactions of this program that others' are told from."""
+
+    def note_change(self, position: int) -> None:
+        """Of a transaction of our own. If nobody ever looks for others', the oldest knowledge goes."""
+        if len(self.own_changes) >= MOST_OWN_CHANGES:
+            self.own_changes.clear()
+        self.own_changes.add(position)

@@ -36,7 +36,7 @@ SELECT * FROM perdure.write_rows(
 
 -- name: next_rows
 -- A block of integer names for new rows: this one and the 1,023 that follow it.
-SELECT nextval('perdure.process_rows');
+SELECT nextval(:sequence::text::regclass);
 
 -- name: void_other_boots
 -- A lease of another boot has lapsed, whatever its times say. Of use only where a given clock decides.
