@@ -66,7 +66,7 @@ class Cluster:
         return self._server.pid
 
     def start(self) -> None:
-        """Start it and wait until it takes connections."""
+        """Start it and wait until it takes connections. It ends with the thread that starts it: take the main one."""
         options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         arguments = ["-D", str(self._data), "-p", str(self.port), "-k", str(self.folder), *options]
         with self._log.open("ab") as log:

@@ -31,10 +31,10 @@ class Committer:
         connections: Connections,
         shared: Shared,
         ids: Ids,
-        reconnect_bound_s: float = RECONNECT_BOUND_S,
+        bound_s: float,
     ) -> None:
         self._loop, self._connections, self._shared, self._ids = loop, connections, shared, ids
-        self._reconnect_bound_s = reconnect_bound_s
+        self._reconnect_bound_s = min(bound_s, RECONNECT_BOUND_S)
         self.commits = 0
         """How many transactions have written something."""
 

@@ -42,7 +42,7 @@ class Flushers:
 
         def committer(limit: int, bound_s: float = STATEMENT_BOUND_S) -> Committer:
             self._pools.append(Connections(shared.target, limit, bound_s=bound_s))
-            return Committer(loop, self._pools[-1], shared, ids, min(bound_s, 5.0))
+            return Committer(loop, self._pools[-1], shared, ids, bound_s)
 
         self._changes, self._asides = committer(FLUSHERS), committer(ASIDES)
         self._claiming, self._renewing = committer(1), committer(1, RENEWAL_BOUND_S)
