@@ -72,7 +72,7 @@ class Connections:
         for connection in idle:
             try:
                 await connection.close(timeout=1.0)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except Exception:  # it is being thrown away in any case
                 connection.terminate()
 
     async def _take(self) -> Connection:

@@ -12,8 +12,6 @@ import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 
-import asyncpg
-
 from perdure.ids import Ids
 from perdure.stores.postgres.connections import Connection, Connections
 from perdure.stores.postgres.own_loop import OwnLoop
@@ -53,7 +51,7 @@ class Hints:
     async def _send(self) -> None:
         while self._due:
             self._due = False
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # a hint may be lost
+            with suppress(Exception):  # whatever it was: a hint may be lost
                 async with self._connections.one() as connection:
                     await self._notify(connection, self._tag)
             await self._loop.pause(SPACING_S)
