@@ -15,6 +15,7 @@ from perdure.model.waits import ChildWait, SignalWait, TimerWait, Wait
 from perdure.transitions.commands import (
     Admit,
     AppendEvent,
+    AwaitEnd,
     ClaimNext,
     ClaimToSettle,
     Complete,
@@ -143,13 +144,15 @@ def row_commands(draw: st.DrawFn, leases: Sequence[LeaseKey], now_ms: int) -> Ro
     if kind is ClaimToSettle:
         why = draw(st.sampled_from(["reconciled_request", "deaths_exhausted", "deadline", "cancelled_unowned"]))
         return ClaimToSettle(**common, why=why, by=OWNERS[0], proofs=draw(proofs()))  # type: ignore[arg-type]
+    if kind is AwaitEnd:
+        return AwaitEnd(**common)
     return Settle(**common)
 
 
 KINDS = (
     Register, Register, Register, Start, AppendEvent, AppendEvent, Signal, Suspend, Suspend, Wake, ScheduleRetry,
     Complete, Complete, Release, RequestCancel, RequestAbandon, RecordCallerDeparture, SetExternalRef, Admit,
-    ClaimToSettle, Settle,
+    ClaimToSettle, Settle, AwaitEnd,
 )  # fmt: skip
 
 

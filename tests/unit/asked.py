@@ -8,6 +8,7 @@ from perdure.model.waits import ChildWait, SignalWait, TimerWait
 from perdure.transitions.commands import (
     Admit,
     AppendEvent,
+    AwaitEnd,
     ClaimToSettle,
     Complete,
     CompletionAuthority,
@@ -77,6 +78,7 @@ def commands() -> list[RowCommand]:
         Admit(process_id="p", workflow_key="w"),
         Admit(process_id="p", workflow_key="v"),
         Settle(process_id="p"),
+        AwaitEnd(process_id="p"),
         RowCommand(process_id="p"),
     ]
     found += [ClaimToSettle(process_id="p", why=why, by=B) for why in WHYS]

@@ -31,6 +31,7 @@ from perdure.model.events import (
     ExternalRefSet,
     ProcessAbandoned,
     ProcessAdmitted,
+    ProcessAwaited,
     ProcessCancelled,
     ProcessCompleted,
     ProcessFailed,
@@ -88,6 +89,7 @@ GOLDEN: list[tuple[AnyFact, str, str]] = [
     (ExternalRefSet("j"), "process.external_ref_set", '{"ref":"j"}'),
     (CallerDeparture("gone"), "process.caller_departed", '{"reason":"gone"}'),
     (ProcessSettled(), "process.settled", "{}"),
+    (ProcessAwaited(), "process.awaited", "{}"),
     (
         ProcessCompleted("lease", 1, "a-1", raw("1")),
         "process.completed",

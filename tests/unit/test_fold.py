@@ -12,6 +12,7 @@ from perdure.model.events import (
     ExternalRefSet,
     ProcessAbandoned,
     ProcessAdmitted,
+    ProcessAwaited,
     ProcessCancelled,
     ProcessCompleted,
     ProcessFailed,
@@ -212,6 +213,8 @@ def test_an_end_with_consequences_is_due_for_settling_a_second_later_until_it_is
     assert state.settle_due_at_ms == due
     settled = state_after(STARTED, DONE, ProcessSettled(), parent=parent, wake_target=wake_target)
     assert (settled.settle_due_at_ms, settled.outcome) == (None, Completed(raw("1")))
+    awaited = state_after(STARTED, DONE, ProcessSettled(), ProcessAwaited(), parent=parent, wake_target=wake_target)
+    assert (awaited.settle_due_at_ms, awaited.outcome) == (6_000, Completed(raw("1")))
 
 
 def test_fences_never_go_down() -> None:

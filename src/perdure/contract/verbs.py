@@ -22,6 +22,7 @@ from perdure.model.waits import Wait
 from perdure.transitions.commands import (
     Admit,
     AppendEvent,
+    AwaitEnd,
     ClaimNext,
     ClaimReceipt,
     ClaimToSettle,
@@ -280,3 +281,8 @@ async def claim_to_settle(
 async def settle(registry: Commands, process_id: str, *, operation_id: str | None = None) -> Receipt:
     """What had to follow this row's end in other rows has been done."""
     return await registry.execute(Settle(process_id=process_id, operation_id=operation_id))
+
+
+async def await_end(registry: Commands, process_id: str, *, operation_id: str | None = None) -> Receipt:
+    """Somebody is suspended on this row's end: if what follows it was done already, it is to be done once more."""
+    return await registry.execute(AwaitEnd(process_id=process_id, operation_id=operation_id))

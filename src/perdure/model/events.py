@@ -132,6 +132,12 @@ class ProcessSettled(Fact, frozen=True, gc=False):
     TYPE = "process.settled"
 
 
+class ProcessAwaited(Fact, frozen=True, gc=False):
+    """The end had been settled, and then somebody was suspended on it: what follows is to be done once more."""
+
+    TYPE = "process.awaited"
+
+
 Authority = Literal["lease", "workflow_key", "external_owner", "reconciled_abandon", "registry"]
 
 
@@ -203,8 +209,8 @@ LIFECYCLE: dict[str, type[Any]] = {
     kind.TYPE: kind
     for kind in (
         ProcessStarted, StartWithdrawn, ProcessAdmitted, ProcessWaiting, ProcessResumed, ProcessWoken, RetryScheduled,
-        CancelRequested, AbandonRequested, ExternalRefSet, CallerDeparture, ProcessSettled, ProcessCompleted,
-        ProcessFailed, ProcessCancelled, ProcessAbandoned,
+        CancelRequested, AbandonRequested, ExternalRefSet, CallerDeparture, ProcessSettled, ProcessAwaited,
+        ProcessCompleted, ProcessFailed, ProcessCancelled, ProcessAbandoned,
     )
 }  # fmt: skip
 """Every lifecycle event type, with the class of its payload."""

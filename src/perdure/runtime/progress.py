@@ -48,15 +48,18 @@ class ProgressBook:
         elif idle and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._begin)
 
-    async def commit(self, command: RowCommand) -> Receipt:
+    async def commit(self, command: RowCommand, *beside: RowCommand) -> Receipt:
         """Commit what ends a run, or parks it, together with the last that it said: once it has ended, its lease is
-        gone. Raises the refusal of the command."""
+        gone. Raises the refusal of the command; what became of those `beside` it nobody is told."""
         last = self._noted.get(command.process_id)
-        if last is None:
+        if last is None and not beside:
             receipt: Receipt = await self._registry.execute(command)
             return receipt
-        reported, done = await self._registry.execute_together((ReportProgress(reports=(last,)), command))
-        self._answered((last,), reported)
+        report = () if last is None else (ReportProgress(reports=(last,)),)
+        answers = await self._registry.execute_together((*report, command, *beside))
+        if last is not None:
+            self._answered((last,), answers[0])
+        done = answers[len(report)]
         if isinstance(done, PerdureError):
             raise done
         assert isinstance(done, Receipt)

@@ -75,11 +75,12 @@ class MemoryRows:
     async def claimable(
         self, lanes: Sequence[str], limit: int, now: Moment, dead_incarnations: Collection[str]
     ) -> Sequence[Candidate]:
-        ready = []
+        by_lane: dict[str, list[Candidate]] = {name: [] for name in lanes}
         for id, record in self.records.items():
             p = project(record)
-            if _lane(record) in lanes and p.ready_at_ms is not None and p.ready_at_ms <= now.wall_ms:
-                ready.append(Candidate(record.registration.priority, p.ready_at_ms, id))
+            if _lane(record) in by_lane and p.ready_at_ms is not None and p.ready_at_ms <= now.wall_ms:
+                by_lane[_lane(record)].append(Candidate(record.registration.priority, p.ready_at_ms, id))
+        ready = [candidate for candidates in by_lane.values() for candidate in sorted(candidates)[:limit]]
         for id, lease in self.leases.items():
             record = self.records[id]
             void = has_expired(lease, now) or lease.owner.incarnation in dead_incarnations

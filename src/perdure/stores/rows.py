@@ -92,13 +92,13 @@ class Rows(Protocol):
     async def claimable(
         self, lanes: Sequence[str], limit: int, now: Moment, dead_incarnations: Collection[str]
     ) -> Sequence[Candidate]:
-        """Per lane and priority at most `limit` rows that are ready, or whose lease has lapsed or is void, in claim
+        """Per lane the first `limit` rows that are ready, and at most `limit` with a lapsed or void lease; in claim
         order. Asked once in a batch for all of its claims on the same lanes, `limit` being enough for them together."""
         ...
 
     async def leased_by_claims(self, claims: Sequence[ClaimNext]) -> Mapping[str, Sequence[str]]:
         """Ids of the rows whose lease carries the claim id, and the incarnation, of one of these claims; by claim id.
-        A claim that has none is left out."""
+        A claim that has none is left out; one that is asked twice is answered once."""
         ...
 
     async def insert_records(self, rows: Sequence[RowWrite]) -> None:

@@ -160,6 +160,11 @@ class Settle(RowCommand, frozen=True, gc=False, kw_only=True):
     """What had to follow this row's end in other rows has been done."""
 
 
+class AwaitEnd(RowCommand, frozen=True, gc=False, kw_only=True):
+    """Somebody is suspended on this row's end, in the same transaction. If the row has ended, and what follows was done
+    before there was anybody to wake, it is to be done once more."""
+
+
 # --- commands over a set of rows -------------------------------------------------------------------------------
 
 

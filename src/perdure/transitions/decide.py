@@ -8,6 +8,7 @@ from perdure.transitions.claims import decide_start
 from perdure.transitions.commands import (
     Admit,
     AppendEvent,
+    AwaitEnd,
     ClaimToSettle,
     Complete,
     RecordCallerDeparture,
@@ -25,7 +26,7 @@ from perdure.transitions.commands import (
     Wake,
 )
 from perdure.transitions.decision import Decision, Refusal, Standing, answered_before
-from perdure.transitions.ending import decide_claim_to_settle, decide_complete, decide_settle
+from perdure.transitions.ending import decide_await_end, decide_claim_to_settle, decide_complete, decide_settle
 from perdure.transitions.keys import check_key_text
 from perdure.transitions.parking import decide_release, decide_retry, decide_suspend, decide_wake
 from perdure.transitions.registering import decide_register
@@ -71,6 +72,8 @@ def decide(standing: Standing, command: RowCommand, now: Moment) -> Decision | R
             return decide_claim_to_settle(standing, command, now)
         case Settle():
             return decide_settle(standing, command, now)
+        case AwaitEnd():
+            return decide_await_end(standing, command, now)
         case Start():
             return decide_start(standing, command, now)
         case Admit():

@@ -9,6 +9,7 @@ from perdure.errors import InvalidOption, LeaseHeld, LeaseSuperseded, NotPermitt
 from perdure.model.events import (
     Authority,
     ProcessAbandoned,
+    ProcessAwaited,
     ProcessCancelled,
     ProcessCompleted,
     ProcessEnd,
@@ -18,7 +19,7 @@ from perdure.model.events import (
 from perdure.model.outcomes import Abandoned, Cancelled, Completed, Evidence, Failed, Outcome
 from perdure.model.record import ProcessRecord
 from perdure.transitions.authority import authority_by, authority_name, check_authority
-from perdure.transitions.commands import ClaimToSettle, Complete, LeaseRight, Settle
+from perdure.transitions.commands import AwaitEnd, ClaimToSettle, Complete, LeaseRight, Settle
 from perdure.transitions.decision import (
     DROP,
     UNCHANGED,
@@ -146,3 +147,12 @@ def decide_settle(standing: Standing, command: Settle, now: Moment) -> Decision 
     if not record.is_terminal:
         return InvalidOption("settle", record.status, "a process that has ended")
     return UNCHANGED if record.state.settle_due_at_ms is None else applied(ProcessSettled())
+
+
+def decide_await_end(standing: Standing, command: AwaitEnd, now: Moment) -> Decision | Refusal:
+    record = standing_record(standing, command)
+    if isinstance(record, PerdureError):
+        return record
+    wakes = record.registration.parent is not None or record.registration.wake_target is not None
+    settled = record.is_terminal and record.state.settle_due_at_ms is None
+    return applied(ProcessAwaited()) if settled and wakes else UNCHANGED

@@ -15,6 +15,7 @@ from perdure.model.events import (
     ExternalRefSet,
     ProcessAbandoned,
     ProcessAdmitted,
+    ProcessAwaited,
     ProcessCancelled,
     ProcessCompleted,
     ProcessEnd,
@@ -59,8 +60,8 @@ def fold(registration: Registration, created_at_ms: int, facts: Iterable[tuple[i
 def apply(registration: Registration, state: ProcessState, fact: AnyFact, sequence: int, at_ms: int) -> ProcessState:
     """The state after one more fact. After the end only bookkeeping moves: an outcome never changes."""
     if state.outcome is not None:
-        settled = None if isinstance(fact, ProcessSettled) else state.settle_due_at_ms
-        return replace(state, settle_due_at_ms=settled, updated_at_ms=at_ms, last_sequence=sequence)
+        due_at_ms = _settle_due_at_ms(state, fact, at_ms)
+        return replace(state, settle_due_at_ms=due_at_ms, updated_at_ms=at_ms, last_sequence=sequence)
     match fact:
         case ProcessStarted():
             return replace(
@@ -126,6 +127,16 @@ def apply(registration: Registration, state: ProcessState, fact: AnyFact, sequen
         case _:
             changes = {}
     return replace(state, updated_at_ms=at_ms, last_sequence=sequence, **changes)
+
+
+def _settle_due_at_ms(state: ProcessState, fact: AnyFact, at_ms: int) -> int | None:
+    match fact:
+        case ProcessSettled():
+            return None
+        case ProcessAwaited():
+            return at_ms + SETTLE_GRACE_MS
+        case _:
+            return state.settle_due_at_ms
 
 
 def _ended(

@@ -129,14 +129,12 @@ class Journal:
         self._ahead: set[str] = set()
         self.on_live: Callable[[], None] = lambda: None
         self.signals: dict[str, list[Event]] = {}
-        self.last_at_ms: int | None = None
         for event in events:
             entry = decode_entry(event)
             if entry is not None:
                 if not isinstance(entry, StepFailure) or entry.failures == failures:
                     self._entries[replay_key(event.type, entry.key)] = entry
                     self._ahead.add(entry.key)
-                    self.last_at_ms = event.at_ms
             elif event.type.startswith("signal."):
                 self.signals.setdefault(event.type.removeprefix("signal."), []).append(event)
 

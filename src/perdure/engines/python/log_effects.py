@@ -31,17 +31,13 @@ from perdure.model.events import Event
 from perdure.model.outcomes import Outcome
 from perdure.model.registration import Registration, RetryPolicy
 from perdure.model.waits import ChildWait, SignalWait, TimerWait, Wait
-from perdure.transitions.commands import LeaseRight, Register, RowCommand, Suspend, Wake
+from perdure.transitions.commands import AwaitEnd, LeaseRight, Register, RowCommand, Suspend, Wake
 from perdure.transitions.retries import delay_ms
 
 T = TypeVar("T")
 
 LOOK_AGAIN_S = 1.0
 """A parked branch looks at the registry at least this often: a hint of another program's commit may be lost."""
-
-CHILD_LOOK_MS = 5_000
-"""A process that is suspended on a child resumes by itself after this long at the least, and after as long as it has
-waited already: its owner may die between the suspension and the look at a child that had ended before it."""
 
 NO_RETRY = RetryPolicy(max_attempts=1)
 
@@ -102,6 +98,7 @@ class LogEffects(Recorder):
             finally:
                 strand.step = None
             await self._support.clock.sleep(delay_ms(policy, tries, self._support.ids.fraction()) / 1000)
+            self.check_open()
         await self.append(StepCompleted(call.key, value, asked, tries))
         return value
 
@@ -215,12 +212,11 @@ class LogEffects(Recorder):
             self._support.unlisten(watched, parked.tick)
 
     async def _suspend(self, waits: tuple[Wait, ...]) -> bool:
-        """Suspend the row; whether it was. A child that ended in between wakes it again at once."""
+        """Suspend the row; whether it was. A child that ended in between wakes it again at once; should this worker
+        die before it has looked, the end is marked to be served by others."""
         children = [wait for wait in waits if isinstance(wait, ChildWait)]
-        if children:
-            waits = (*waits, TimerWait(self._next_child_look_ms()))
         command = Suspend(process_id=self.process_id, execution=LeaseRight(self._run.lease.key), waits=waits)
-        receipt = await self._support.commit(command)
+        receipt = await self._support.commit(command, *(AwaitEnd(process_id=wait.child_id) for wait in children))
         if receipt.answer != "applied":
             return False
         try:
@@ -229,13 +225,9 @@ class LogEffects(Recorder):
                     await self._registry.execute(
                         Wake(process_id=self.process_id, wait=wait, cause="it had ended already")
                     )
-        except StoreError:  # it is suspended all the same, and looks by itself before long
+        except StoreError:  # it is suspended all the same, and whoever serves the end wakes it
             pass
         return True
-
-    def _next_child_look_ms(self) -> int:
-        now_ms, since_ms = self._registry.now().wall_ms, self._journal.last_at_ms
-        return now_ms + max(CHILD_LOOK_MS, 0 if since_ms is None else now_ms - since_ms)
 
     # --- children ---------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from perdure.clock import Clock
 from perdure.contract.live import LiveRun
@@ -17,6 +17,12 @@ from perdure.transitions.commands import Receipt, RowCommand
 
 PARKING_S = 2.0
 """How long a process waits in memory before it is suspended to its row."""
+
+
+class Commit(Protocol):
+    """Commits a command, what was noted of the process's progress, and other commands beside it, together."""
+
+    def __call__(self, command: RowCommand, *beside: RowCommand) -> Awaitable[Receipt]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,5 +39,5 @@ class Support:
     in_thread: Callable[[Callable[[], Any]], asyncio.Future[Any]]
     open_live: Callable[[str, int, int], LiveRun]
     note_progress: Callable[[LeaseKey, Progress], None]
-    commit: Callable[[RowCommand], Awaitable[Receipt]]
+    commit: Commit
     parking_s: float = PARKING_S

@@ -221,7 +221,7 @@ class SqliteRows:
         return sorted(candidate for text in texts for candidate in _decode_candidates(text))[: limit * 2]
 
     async def leased_by_claims(self, claims: Sequence[ClaimNext]) -> dict[str, list[str]]:
-        asked = as_text([(claim.owner.incarnation, claim.claim_id) for claim in claims])
+        asked = as_text(sorted({(claim.owner.incarnation, claim.claim_id) for claim in claims}))
         found: dict[str, list[str]] = {}
         for claim_id, id in _decode_pairs(self._one("leased_by_claims", claims=asked)):
             found.setdefault(claim_id, []).append(id)

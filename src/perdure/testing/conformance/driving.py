@@ -14,7 +14,7 @@ from perdure.testing.conformance.case import case, expect, expect_equal, refusal
 from perdure.testing.conformance.kit import TTL_MS, Kit, raw
 from perdure.testing.conformance.world import Gate, World, elapse, holds, loop_turns, returns, soon
 from perdure.testing.faults import Delay, FailAfter, FailBefore, script
-from perdure.transitions.commands import LeaseRight, ScheduleRetry
+from perdure.transitions.commands import AwaitEnd, LeaseRight, ScheduleRetry, Settle, Suspend
 from perdure.transitions.explain import explain
 from perdure.transitions.fold import SETTLE_GRACE_MS
 
@@ -275,6 +275,26 @@ async def unsettled_end(kit: Kit) -> None:
         expect_equal((await kit.get("child")).state.settle_due_at_ms, None, "what is left to settle")
 
 
+@case("E.5k", "a parent suspended on an end that was settled before wakes by itself, should its worker die at once")
+async def settled_before(kit: Kit) -> None:
+    parent = await kit.start("parent")
+    child = await kit.start("child", parent="parent")
+    await kit.complete("child", child)
+    await kit.registry.execute(Settle(process_id="child"))
+    suspend = Suspend(process_id="parent", execution=LeaseRight(parent.lease.key), waits=(ChildWait("child"),))
+    await kit.registry.execute_together((suspend, AwaitEnd(process_id="child")))
+    expect_equal((await kit.get("parent")).status, "waiting", "the parent's status")
+    async with World(kit, returns) as world:
+        report = await soon(world.driver.claim_and_run_pending("a look"))
+        expect_equal((report.admitted, report.next_due_at_ms), ((), kit.now_ms + SETTLE_GRACE_MS), "the first drive")
+        await elapse(kit, SETTLE_GRACE_MS / 1000)
+        await world.drive()
+        expect_equal(await world.ended("parent"), Completed(raw("parent")), "the outcome of the parent")
+    expect_equal((await kit.get("child")).state.settle_due_at_ms, None, "what is left to settle")
+    again = await kit.registry.execute(AwaitEnd(process_id="parent"))
+    expect_equal(again.answer, "unchanged", "the answer about an end that nothing follows from")
+
+
 @case("E.5c", "however many ends are due at once, one drive writes them all")
 async def many_deadlines(kit: Kit) -> None:
     for number in range(300):
@@ -291,5 +311,5 @@ async def _next_due(world: World) -> int | None:
 
 CASES = (
     admission, coalesced, coalesced_with_a_failure, in_flight, busy, unknown_definition, chain, cancelled_wait,
-    failed_drive, failed_refill, lost_claim, next_due, unsettled_end, many_deadlines,
+    failed_drive, failed_refill, lost_claim, next_due, unsettled_end, settled_before, many_deadlines,
 )  # fmt: skip

@@ -16,6 +16,7 @@ from perdure.testing.conformance.kit import Kit, raw, registration
 from perdure.transitions.commands import (
     Admit,
     AppendEvent,
+    AwaitEnd,
     Claimed,
     ClaimToSettle,
     Complete,
@@ -73,6 +74,7 @@ def every_command(kit: Kit, id: str, key: LeaseKey, recovery: str) -> list[RowCo
         SetExternalRef(process_id=id, ref="job"),
         Admit(process_id=id, workflow_key="w"),
         Settle(process_id=id),
+        AwaitEnd(process_id=id),
         RowCommand(process_id=id),
     ]
     commands += [ClaimToSettle(process_id=id, why=why, by=kit.owner("sweeper")) for why in WHYS]
