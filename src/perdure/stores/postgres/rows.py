@@ -6,7 +6,7 @@ written when it commits, in another one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from itertools import starmap
 from typing import Any
 
@@ -15,7 +15,7 @@ import msgspec
 from perdure.clock import Moment
 from perdure.codec import decode_registration, decode_state
 from perdure.contract.registry import TransactionWork
-from perdure.errors import DecodeError, NotTransactional, PerdureError
+from perdure.errors import DecodeError, PerdureError
 from perdure.model.events import Event
 from perdure.model.leases import Lease
 from perdure.model.progress import Progress
@@ -76,6 +76,10 @@ class PostgresRows:
 
     async def begin(self) -> Moment:
         await self._connection.execute(BEGIN.format(lock_ms=self._wait_ms or LOCK_BOUND_MS))
+        return await self.look()
+
+    async def look(self) -> Moment:
+        """Lock and read what is wanted; the time that decides."""
         given = self._shared.time.given
         if given is not None:
             self._now = given.now()
@@ -91,11 +95,15 @@ class PostgresRows:
         return self._now
 
     async def commit(self) -> None:
+        await self.commit_by(lambda: self._connection.execute("COMMIT"))
+
+    async def commit_by(self, commit: Callable[[], Awaitable[object]]) -> None:
+        """Write what was decided, then commit."""
         if not self.written.is_empty:
             await self._write()
         self._shared.moments.reached("commit.before")
         try:
-            await self._connection.execute("COMMIT")
+            await commit()
             self._shared.moments.reached("commit.after")
         except Exception as error:
             raise Unconfirmed(error) if is_lost(error) else error from error
@@ -112,9 +120,7 @@ class PostgresRows:
                 self._connection.terminate()
 
     async def lend(self, work: TransactionWork) -> RowCommand:
-        raise NotTransactional(
-            self._shared.store, "no transaction can be lent here yet", "Leave out transactional=True."
-        )
+        raise AssertionError("the user's code runs on its own loop: see lending.py")
 
     async def _execute(self, name: str, **values: Any) -> None:
         statement = self._sql[name]

@@ -126,3 +126,9 @@ class Shared:
         if len(self.own_changes) >= MOST_OWN_CHANGES:
             self.own_changes.clear()
         self.own_changes.add(position)
+
+    def for_another_loop(self) -> Shared:
+        """The same for use on another event loop: what is known is not shared between threads, but for our changes."""
+        other = Shared(self.target, self.time.given, self.moments)
+        other.own_changes, other.time = self.own_changes, self.time
+        return other

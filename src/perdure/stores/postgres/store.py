@@ -18,7 +18,6 @@ from perdure.contract.registry import CommitListener, TransactionWork
 from perdure.errors import (
     ForkedConnection,
     InvalidOption,
-    NotTransactional,
     PerdureError,
     StoreClosed,
     UnknownProcess,
@@ -33,6 +32,7 @@ from perdure.stores.event_rows import event_from_row
 from perdure.stores.group_commit import LARGEST_BATCH, Entry, single
 from perdure.stores.live import LocalWire
 from perdure.stores.postgres.engine import Engine
+from perdure.stores.postgres.lending import Lender
 from perdure.stores.postgres.own_loop import OwnLoop
 from perdure.stores.postgres.reader import decoded
 from perdure.stores.postgres.shared import Shared
@@ -64,6 +64,7 @@ class PostgresRegistry:
         self._closed = False
         self._own = OwnLoop()
         self._ids = ids
+        self._lender = Lender(self._shared)
 
     @classmethod
     async def open(
@@ -104,6 +105,7 @@ class PostgresRegistry:
             return
         self._hand_over()
         self._closed = True
+        await self._lender.close()
         await asyncio.wrap_future(self._own.call(self._engine.close()))
         await asyncio.wrap_future(self._own.stop())
 
@@ -153,7 +155,14 @@ class PostgresRegistry:
         return results
 
     async def execute_within(self, work: TransactionWork) -> Any:
-        raise NotTransactional(self.name, "no transaction can be lent here yet", "Leave out transactional=True.")
+        self._check()
+        result = await self._lender.execute(work)
+        if isinstance(result, PerdureError):
+            raise result
+        for listener in tuple(self._listeners):
+            listener([result])
+        self._own.soon(self._engine.hints.ring)
+        return result
 
     def _submit(self, commands: Sequence[Command]) -> asyncio.Future[list[Result]]:
         """What is submitted in one turn of the loop is handed over together."""

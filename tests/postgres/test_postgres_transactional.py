@@ -1,0 +1,219 @@
+"""Steps that write in the store's own transaction on PostgreSQL: both commit or neither."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from perdure.engines.python.context import ProcessContext
+from perdure.errors import LeaseSuperseded, NotTransactional, OutcomeUnknown
+from perdure.host import Host
+from perdure.model.outcomes import Completed, Failed
+from perdure.transitions.commands import AppendEvent, LeaseRight, RowCommand
+from tests.postgres.server import server_url
+from tests.postgres.test_postgres_outages import LOST, FailingCommits
+from tests.postgres.worlds import World, append, run, world
+
+Connection = Any
+
+
+async def payments(w: World) -> list[tuple[str, int]]:
+    rows = await w.sql.fetch(f'SELECT number, amount FROM "{w.schema}".payments ORDER BY number')
+    return [(row[0], row[1]) for row in rows]
+
+
+async def with_table(w: World) -> None:
+    await w.sql.execute(f'CREATE TABLE "{w.schema}".payments (number text PRIMARY KEY, amount int)')
+
+
+async def outcome_of(w: World, body: Callable[[ProcessContext], Awaitable[Any]]) -> Any:
+    host = Host(f"{server_url()}?schema={w.schema}")
+
+    @host.process(recovery="rerunnable")
+    async def work(ctx: ProcessContext) -> Any:
+        return await body(ctx)
+
+    async with host:
+        return await (await host.start(work, id="p")).outcome()
+
+
+def test_what_a_step_writes_commits_with_its_result(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            await with_table(w)
+
+            async def pay(connection: Connection, order: str, amount: int) -> int:
+                async with connection.transaction():
+                    await connection.execute(f'INSERT INTO "{w.schema}".payments VALUES ($1, $2)', order, amount)
+                return amount
+
+            async def body(ctx: ProcessContext) -> Any:
+                return await ctx.step(pay, "o-1", 7, transactional=True)
+
+            assert isinstance(await outcome_of(w, body), Completed)
+            assert await payments(w) == [("o-1", 7)]
+
+    run(test())
+
+
+def test_what_a_failing_step_wrote_is_taken_back(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            await with_table(w)
+
+            async def pay_twice(connection: Connection) -> None:
+                await connection.execute(f"INSERT INTO \"{w.schema}\".payments VALUES ('o-1', 7)")
+                await connection.execute(f"INSERT INTO \"{w.schema}\".payments VALUES ('o-1', 8)")
+
+            async def body(ctx: ProcessContext) -> Any:
+                return await ctx.step(pay_twice, transactional=True)
+
+            outcome = await outcome_of(w, body)
+            assert isinstance(outcome, Failed)
+            assert "duplicate key" in outcome.error.message
+            assert await payments(w) == []
+
+    run(test())
+
+
+def working(w: World, statement: str, command: RowCommand) -> Callable[[Connection], Any]:
+    async def work(connection: Connection) -> RowCommand:
+        await connection.execute(statement.replace("{s}", f'"{w.schema}"'))
+        return command
+
+    return work
+
+
+PAY = "INSERT INTO {s}.payments VALUES ('o-1', 7)"
+
+
+def test_a_refused_command_takes_back_what_was_written(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            await with_table(w)
+            await w.register("p")
+            (one,) = (await w.claim("a", ttl_ms=1)).claimed
+            await asyncio.sleep(0.01)
+            stale = AppendEvent(
+                process_id="p", type="note", payload=append("p").payload, execution=LeaseRight(one.lease.key)
+            )
+            with pytest.raises(LeaseSuperseded):
+                await w.registry.execute_within(working(w, PAY, stale))
+            assert await payments(w) == []
+            await w.registry.execute_within(working(w, PAY, append("p")))
+            assert await payments(w) == [("o-1", 7)]
+
+    run(test())
+
+
+def test_a_command_that_was_done_before_takes_back_what_was_written_and_answers_as_before(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            await with_table(w)
+            await w.register("p")
+            command = AppendEvent(process_id="p", type="note", payload=append("p").payload, replay_key="k")
+            first = await w.registry.execute_within(working(w, PAY, command))
+            again = await w.registry.execute_within(working(w, PAY.replace("o-1", "o-2"), command))
+            assert (again.replayed, again.events) == (True, first.events)
+            assert await payments(w) == [("o-1", 7)]
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("statement", "match"),
+    [("COMMIT", "may not commit"), ("ROLLBACK", "may not commit"), ("COMMIT; BEGIN", "may not commit")],
+)
+def test_code_that_ends_the_transaction_is_refused(tmp_path: Path, statement: str, match: str) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            await w.register("p")
+            with pytest.raises(NotTransactional, match=match):
+                await w.registry.execute_within(working(w, statement, append("p")))
+            assert (await w.registry.events_after("p", 0)).events == ()
+            await w.registry.execute_within(working(w, "SELECT 1", append("p")))
+
+    run(test())
+
+
+def test_an_error_that_the_code_has_swallowed_is_told(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            await w.register("p")
+
+            async def swallows(connection: Connection) -> RowCommand:
+                with pytest.raises(asyncpg.UndefinedTableError):
+                    await connection.execute("SELECT * FROM nowhere_to_be_found")
+                return append("p")
+
+            with pytest.raises(NotTransactional, match="savepoint"):
+                await w.registry.execute_within(swallows)
+
+    run(test())
+
+
+def test_what_the_code_raises_is_raised_and_its_caller_may_give_up(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            await with_table(w)
+            await w.register("p")
+            entered = asyncio.Event()
+
+            async def raises(connection: Connection) -> RowCommand:
+                raise ZeroDivisionError("mine")
+
+            async def waits(connection: Connection) -> RowCommand:
+                await connection.execute(PAY.replace("{s}", f'"{w.schema}"'))
+                entered.set()
+                await asyncio.Event().wait()
+                raise AssertionError("unreachable")
+
+            with pytest.raises(ZeroDivisionError, match="mine"):
+                await w.registry.execute_within(raises)
+            asked = asyncio.ensure_future(w.registry.execute_within(waits))
+            await entered.wait()
+            asked.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asked
+            assert await payments(w) == []
+
+    run(test())
+
+
+def test_when_the_answer_of_its_commit_is_lost_the_replay_key_tells(tmp_path: Path) -> None:
+    async def test() -> None:
+        commits = FailingCommits()
+        async with world(tmp_path, moments=commits) as w:
+            await with_table(w)
+            await w.register("p")
+            command = AppendEvent(process_id="p", type="note", payload=append("p").payload, replay_key="k")
+            commits.armed = "commit.after", LOST
+            with pytest.raises(OutcomeUnknown):
+                await w.registry.execute_within(working(w, PAY, command))
+            assert (await w.registry.execute_within(working(w, PAY.replace("o-1", "o-2"), command))).replayed
+            assert await payments(w) == [("o-1", 7)]
+
+    run(test())
+
+
+def test_others_hear_of_it(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            await w.register("p")
+            heard: list[Any] = []
+            w.registry.observe(heard.extend)
+            other = await w.peer()
+            try:
+                await w.registry.execute_within(working(w, "SELECT 1", append("p")))
+                assert [receipt.process_id for receipt in heard] == ["p"]
+                assert await other.peer_changes() == ("p",)
+                assert await w.registry.peer_changes() == ()
+            finally:
+                await other.close()
+
+    run(test())
