@@ -59,7 +59,7 @@ class Lender:
                 return result
             await rows.commit_by(transaction.commit)
         except BaseException:
-            if connection.is_in_transaction() and not connection.is_closed():
+            if not connection.is_closed() and connection.is_in_transaction():
                 await transaction.rollback()
             raise
         return result

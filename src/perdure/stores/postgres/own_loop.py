@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class OwnLoop:
-    """Runs until `stop`. Tasks are kept referenced, and their errors are whoever awaits them to hear of."""
+    """Runs from `start` until `stop`. Tasks are kept referenced, and their errors are whoever awaits them to hear of."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -22,6 +22,8 @@ class OwnLoop:
         self._clock = SystemClock()
         self._ended: ThreadFuture[None] = ThreadFuture()
         self._thread = threading.Thread(target=self._run, name="perdure-postgres", daemon=True)
+
+    def start(self) -> None:
         self._thread.start()
 
     def _run(self) -> None:

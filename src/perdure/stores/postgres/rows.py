@@ -113,7 +113,7 @@ class PostgresRows:
                 self._shared.registrations.put(row, registration)
 
     async def rollback(self) -> None:
-        if self._connection.is_in_transaction() and not self._connection.is_closed():
+        if not self._connection.is_closed() and self._connection.is_in_transaction():
             try:
                 await self._connection.execute("ROLLBACK")
             except Exception:  # what was sent is undone by the server when the connection is gone

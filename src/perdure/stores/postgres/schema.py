@@ -29,7 +29,7 @@ async def ensure_schema(connection: Connection, target: Target) -> None:
                 await connection.execute(statement)
             await connection.execute("COMMIT")
         except BaseException:
-            if connection.is_in_transaction():
+            if not connection.is_closed() and connection.is_in_transaction():
                 await connection.execute("ROLLBACK")
             raise
     await _verify(connection, target)

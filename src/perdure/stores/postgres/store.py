@@ -4,49 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future as ThreadFuture
 from contextlib import suppress
 from typing import Any, TypeVar
 
-import msgspec
-
 from perdure.clock import Clock, Moment
-from perdure.codec import decode_progress
 from perdure.contract.moments import Moments, NoMoments
 from perdure.contract.registry import CommitListener, TransactionWork
-from perdure.errors import (
-    ForkedConnection,
-    InvalidOption,
-    PerdureError,
-    StoreClosed,
-    UnknownProcess,
-)
+from perdure.errors import ForkedConnection, PerdureError, StoreClosed
 from perdure.ids import Ids, SystemIds
-from perdure.model.events import Event
-from perdure.model.leases import DeathProof, Lease, Owner
-from perdure.model.progress import Progress
-from perdure.model.queries import EventPage, Filter, Page, RecordPage
-from perdure.model.record import ProcessRecord
-from perdure.stores.event_rows import event_from_row
+from perdure.model.leases import DeathProof, Owner
 from perdure.stores.group_commit import LARGEST_BATCH, Entry, single
 from perdure.stores.live import LocalWire
 from perdure.stores.postgres.engine import Engine
 from perdure.stores.postgres.lending import Lender
 from perdure.stores.postgres.own_loop import OwnLoop
-from perdure.stores.postgres.reader import decoded
+from perdure.stores.postgres.reads import PostgresReads
 from perdure.stores.postgres.shared import Shared
 from perdure.stores.postgres.url import Target, parse_url
-from perdure.stores.postgres.wanted import can_exist
 from perdure.stores.registry import Result
 from perdure.transitions.commands import Command, Renew, RenewReceipt, RowCommand
 
 T = TypeVar("T")
 
-LARGEST_PAGE = 1_000
 
-
-class PostgresRegistry:
+class PostgresRegistry(PostgresReads):
     """A registry in one schema of a PostgreSQL database. Made by `open`; used on the event loop that opened it.
 
     Every acknowledged command is on the server's disk. Any number of programs on any number of machines may share it;
@@ -82,6 +65,7 @@ class PostgresRegistry:
         the store and what to do, and none a password.
         """
         registry = cls(parse_url(url, schema), clock, moments or NoMoments(), ids or SystemIds())
+        registry._own.start()
         try:
             registry._engine = await registry._call(registry._start())
         except BaseException:
@@ -214,85 +198,6 @@ class PostgresRegistry:
             if not isinstance(entry.waiting, ThreadFuture):
                 entry.tell()
 
-    # --- reads ------------------------------------------------------------------------------------------------
-
-    async def get(self, process_id: str) -> ProcessRecord:
-        found = (await self._call(self._engine.reader.records((process_id,))))[process_id]
-        if found is None:
-            raise UnknownProcess(process_id)
-        if isinstance(found, PerdureError):
-            raise found
-        return found
-
-    async def get_many(self, process_ids: Collection[str]) -> dict[str, ProcessRecord]:
-        found = await self._call(self._engine.reader.records(tuple(process_ids)))
-        return {id: record for id, record in found.items() if isinstance(record, ProcessRecord)}
-
-    async def ended_among(self, process_ids: Collection[str]) -> Sequence[str]:
-        existable = [id for id in process_ids if can_exist(id)]
-        ended = await self._value("ended_among", ids=existable)
-        return [*(ended or ()), *(id for id in process_ids if not can_exist(id))]
-
-    async def get_lease(self, process_id: str) -> Lease | None:
-        text = await self._value("lease", id=process_id) if can_exist(process_id) else None
-        return None if text is None else msgspec.json.decode(text, type=Lease)
-
-    async def list(self, filter: Filter = Filter(), page: Page = Page()) -> RecordPage:  # noqa: B008 - frozen values
-        if not 1 <= page.limit <= LARGEST_PAGE:
-            raise InvalidOption("limit", page.limit, f"1 to {LARGEST_PAGE}")
-        rows = await self._rows("list", **_conditions(filter), after=page.after_id or "", limit=page.limit + 1)
-        records = []
-        for id, body, state in rows[: page.limit]:
-            record = decoded(id, body, state)
-            if isinstance(record, PerdureError):
-                raise record
-            records.append(record)
-        return RecordPage(tuple(records), len(rows) > page.limit)
-
-    async def count(self, filter: Filter = Filter()) -> int:  # noqa: B008 - a frozen value
-        return int(await self._value("count", **_conditions(filter)))
-
-    async def events_after(self, process_id: str, sequence: int, limit: int = 1_000) -> EventPage:
-        if not 1 <= limit <= 10_000:
-            raise InvalidOption("limit", limit, "1 to 10,000")
-        events = await self._events("events_after", process_id, after=max(0, sequence), limit=limit + 1)
-        return EventPage(tuple(events[:limit]), len(events) > limit)
-
-    async def recent_events(self, process_id: str, limit: int = 100) -> EventPage:
-        if not 1 <= limit <= 10_000:
-            raise InvalidOption("limit", limit, "1 to 10,000")
-        return EventPage(tuple(await self._events("recent_events", process_id, limit=limit)), False)
-
-    async def find_event(self, process_id: str, event_type: str, after_sequence: int) -> Event | None:
-        events = await self._events("find_event", process_id, type=event_type, after=max(0, after_sequence))
-        return events[0] if events else None
-
-    async def progress_of(self, process_ids: Collection[str]) -> dict[str, Progress]:
-        rows = await self._rows("progress_of", ids=[id for id in process_ids if can_exist(id)])
-        return {id: decode_progress(body, id) for id, body in rows}
-
-    async def _events(self, name: str, process_id: str, **values: Any) -> Sequence[Event]:
-        rows = await self._rows(name, id=process_id, **values) if can_exist(process_id) else ()
-        if not rows:
-            raise UnknownProcess(process_id)
-        return [event_from_row(process_id, row[1:]) for row in map(tuple, rows) if row[1] is not None]
-
-    async def next_due_at_ms(self, lanes: Sequence[str], now: Moment) -> int | None:
-        due: int | None = await self._value("next_due", lanes=lanes, now=now.wall_ms, boot_now=now.boot_ms)
-        return due
-
-    async def due_for_settling(self, now: Moment, incarnations: Collection[str], limit: int) -> Sequence[str]:
-        due = await self._value(
-            "due_for_settling", now=now.wall_ms, boot_now=now.boot_ms, limit=limit, dead=list(incarnations)
-        )
-        return due or ()
-
-    async def _rows(self, name: str, **values: Any) -> Sequence[Any]:
-        return await self._call(self._engine.reader.rows(name, **values))
-
-    async def _value(self, name: str, **values: Any) -> Any:
-        return await self._call(self._engine.reader.value(name, **values))
-
     # --- other programs ---------------------------------------------------------------------------------------
 
     async def enrol(self, owner: Owner) -> None:
@@ -321,13 +226,3 @@ class PostgresRegistry:
 
     async def peer_changes(self) -> Sequence[str] | None:
         return await self._call(self._engine.changes.look())
-
-
-def _conditions(filter: Filter) -> dict[str, Any]:
-    return {
-        "statuses": filter.statuses or None,
-        "definition": filter.definition,
-        "queue": filter.queue,
-        "parent": filter.parent,
-        "prefix": filter.id_prefix,
-    }
