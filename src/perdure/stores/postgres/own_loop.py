@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class OwnLoop:
-    """Runs from `start` until `stop`. Tasks are kept referenced, and their errors are whoever awaits them to hear of."""
+    """Runs from `start` until `stop`. Tasks are kept referenced; their errors are for whoever awaits them."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
