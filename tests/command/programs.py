@@ -53,8 +53,9 @@ for _ in range(10):
         os._exit(0)
 time.sleep(60)
 """
-"""Ten descendants, each of which is a new program, with a new parent, twice a millisecond or so. They end by
-themselves: should the test's own process be killed, nobody is left who could catch them, and they would take the machine.
+"""Ten descendants, each of which is a new program, with a new parent, twice a millisecond or so.
+
+They end by themselves: if the test's own process is killed, nobody is left who could catch them.
 """
 
 IS_A_SUBREAPER = "import ctypes\nctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\n"
