@@ -14,7 +14,7 @@ from perdure.stores.postgres.url import is_postgres, without_password
     epilog="""\b
 Examples:
   perdure migrate --db postgresql://admin@db/work
-  perdure migrate --db postgresql://admin@db/work --sql --worker app --reader grafana | psql work"""
+  perdure migrate --db postgresql://db/work --sql --worker app | psql work"""
 )
 @click.option("--sql", "as_sql", is_flag=True, help="Print what would be done, for psql. Asks no server.")
 @click.option("--from", "version", type=click.IntRange(0), default=0, metavar="VERSION",
