@@ -46,6 +46,6 @@ def postgres_opener(folder: Path) -> OpenStore:
 
 STORES = (
     Store("memory", frozenset(), memory_opener),
-    Store("sqlite", frozenset({"reopenable", "multi_process"}), sqlite_opener),
+    Store("sqlite", frozenset({"reopenable", "multi_process", "live_elsewhere"}), sqlite_opener),
     Store("postgres", frozenset({"reopenable", "multi_process"}), postgres_opener),
 )

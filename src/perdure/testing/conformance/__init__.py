@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from perdure.testing.conformance import (
     authority,
+    beside,
     boundary,
     claims,
     draining,
@@ -59,6 +60,7 @@ _MODULES: tuple[tuple[Case, ...], ...] = (
     driving.CASES,
     serving.CASES,
     draining.CASES,
+    beside.CASES,
     durable_steps.CASES,
     durable_waits.CASES,
     pure.CASES,

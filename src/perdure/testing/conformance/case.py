@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 ErrorT = TypeVar("ErrorT", bound=PerdureError)
 ValueT = TypeVar("ValueT")
 
-Capability = Literal["reopenable", "multi_process"]
+Capability = Literal["reopenable", "multi_process", "live_elsewhere"]
 """reopenable: what was written is there when the store is opened again · multi_process: several registries, in one
-program or in several, may be open on one store at a time."""
+program or in several, may be open on one store at a time · live_elsewhere: live output reaches followers through all of
+them."""
 
 CaseFunction = Callable[["Kit"], Awaitable[None]]
 
