@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from perdure import canonical
+from perdure.engines.python.beside import Beside
 from perdure.engines.python.branches import gather, race, run_branches
 from perdure.engines.python.children import ChildHandle, child_registration, value_of
 from perdure.engines.python.definitions import Process
@@ -30,7 +31,7 @@ OutputT = TypeVar("OutputT")
 PayloadT = TypeVar("PayloadT")
 
 
-class ContextFacts:
+class ContextFacts(Beside):
     """What every context tells: facts about this execution."""
 
     def __init__(self, execution: Execution) -> None:

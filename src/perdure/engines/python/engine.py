@@ -52,6 +52,14 @@ class PythonEngine:
         assert task is not None
         enter_branch(None)  # whoever started this may be code of another process
         execution = Execution(run, self._support, None if fresh else await self._journal(run), task, code.is_async)
+        try:
+            return await self._run_code(execution, code, arguments, run)
+        finally:
+            execution.fall_silent()
+
+    async def _run_code(
+        self, execution: Execution, code: PythonCode, arguments: tuple[Any, ...], run: Run
+    ) -> msgspec.Raw:
         context = ProcessContext(execution)
         try:
             if code.is_async:

@@ -12,12 +12,13 @@ from perdure.contract.ports import Run, Suspended
 from perdure.engines.python.journal import Journal
 from perdure.engines.python.log_effects import LogEffects
 from perdure.engines.python.operations import TaskGuard
+from perdure.engines.python.speaking import Speaking
 from perdure.engines.python.strands import Strand, current_strand
 from perdure.engines.python.support import Support
 from perdure.errors import MisusedOperation
 
 
-class Execution:
+class Execution(Speaking):
     """`journal` is None at a first start: then nothing has been recorded yet."""
 
     __slots__ = ("_effects", "_guard", "_is_async", "_strand", "awaited_children", "journal", "run", "support", "task")
@@ -25,6 +26,7 @@ class Execution:
     def __init__(
         self, run: Run, support: Support, journal: Journal | None, task: asyncio.Task[Any], is_async: bool
     ) -> None:
+        super().__init__()
         self.run, self.support, self.journal, self.task, self._is_async = run, support, journal, task, is_async
         self._strand = Strand()
         self.awaited_children: list[str] = []
@@ -48,9 +50,14 @@ class Execution:
             self._guard = TaskGuard(self.task)
         return self._guard
 
+    @property
+    def current_step(self) -> str | None:
+        """The key of the step that this code belongs to, in whatever thread."""
+        return current_strand(self._strand).step
+
     def check_outside_steps(self) -> None:
         """Refuse what a step's own code must not do: once the step is finished it would not be done again."""
-        step = current_strand(self._strand).step
+        step = self.current_step
         if step is not None:
             raise MisusedOperation(
                 f"a durable operation is made inside step {step!r}: once that is finished it would not be made again, "
