@@ -18,7 +18,7 @@ from perdure.errors import InvalidOption
 from perdure.model.live import PROGRESS, RUN_OVER, Chunk
 from perdure.model.registration import NULL
 
-RECENT_CHUNKS, RECENT_BYTES = 256, 64 * 1024
+RECENT_CHUNKS, RECENT_BYTES = 256, 128 * 1024
 """What a run remembers for a follower that comes a moment late."""
 MOST_CHANNELS = 100
 MOST_WAITING_BYTES = 8 * 1024 * 1024

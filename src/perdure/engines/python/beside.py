@@ -8,7 +8,7 @@ import msgspec
 
 from perdure import canonical
 from perdure.engines.python.execution import Execution
-from perdure.errors import InvalidPayload
+from perdure.errors import InvalidOption, InvalidPayload
 from perdure.model.live import LARGEST_CHUNK, check_channel
 from perdure.model.progress import LONGEST_NOTE, Progress, check_count
 
@@ -45,6 +45,8 @@ class Beside:
         check_count("done", done)
         if total is not None:
             check_count("total", total)
+        if not isinstance(note, str):
+            raise InvalidOption("note", note, "text")
         text, _ = canonical.sanitize(note, max_chars=LONGEST_NOTE)
         run, support = self._execution.run, self._execution.support
         said = Progress(done, total, text, run.record.state.attempt, run.lease.fence, support.registry.now().wall_ms)
