@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 import pytest
 
-from perdure.contract.live import Backlog
+from perdure.contract.live import RECENT_CHUNKS, Backlog
 from perdure.contract.verbs import as_raw
 from perdure.errors import InvalidOption
 from perdure.model.live import Chunk, check_channel
-from perdure.runtime.live import RECENT_CHUNKS, Follower, LiveHub, RunOutput
+from perdure.runtime.live import Follower, LiveHub, RunOutput
 from perdure.stores.live import LocalWire
 from perdure.testing.loop import run_simulation
 

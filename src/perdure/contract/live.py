@@ -10,6 +10,9 @@ import msgspec
 
 from perdure.model.live import Chunk
 
+RECENT_CHUNKS, RECENT_BYTES = 256, 128 * 1024
+"""What of a run is kept for a follower that comes a moment late."""
+
 Take = Callable[[Chunk], None]
 """A follower's ear. Called in any thread; must not block."""
 

@@ -13,13 +13,11 @@ from functools import partial
 
 import msgspec
 
-from perdure.contract.live import Backlog, LiveWire, Take
+from perdure.contract.live import RECENT_BYTES, RECENT_CHUNKS, Backlog, LiveWire, Take
 from perdure.errors import InvalidOption
 from perdure.model.live import PROGRESS, RUN_OVER, Chunk
 from perdure.model.registration import NULL
 
-RECENT_CHUNKS, RECENT_BYTES = 256, 128 * 1024
-"""What a run remembers for a follower that comes a moment late."""
 MOST_CHANNELS = 100
 MOST_WAITING_BYTES = 8 * 1024 * 1024
 

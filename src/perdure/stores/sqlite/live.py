@@ -9,12 +9,9 @@ a follower does not take in time is dropped, oldest first.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
-import re
 import socket
-import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,31 +19,16 @@ from pathlib import Path
 import msgspec
 
 from perdure.clock import Clock
-from perdure.contract.live import Backlog, Recent, Take
-from perdure.model.live import Chunk
+from perdure.contract.live import RECENT_BYTES, RECENT_CHUNKS, Backlog, Recent, Take
+from perdure.model.live import RUN_OVER, Chunk
 from perdure.stores.group_commit import ThreadFuture
 from perdure.stores.live import LocalWire
-from perdure.stores.sqlite.wake import Addresses, bind_socket, new_sender, unlink_socket
+from perdure.stores.sqlite.live_sender import LiveSender, digest_of
+from perdure.stores.sqlite.wake import bind_socket, new_sender, unlink_socket
 
-DATAGRAM_BYTES = 96 * 1024
-"""Chunks that are sent together have at most this many bytes; Linux takes datagrams of about 200 KiB by default."""
 LARGEST_DATAGRAM = 256 * 1024
-MOST_WAITING, MOST_WAITING_BYTES = 1_024, 1024 * 1024
-MOST_PROGRAMS = 64
-"""Programs that one program sends to; each costs it a socket."""
-SPACING_S, LONGEST_SPACING_S = 0.002, 0.05
-GIVE_UP_AFTER = 200
-"""Times in a row, each the longest spacing later, that a follower takes nothing before what waits for it is dropped."""
-FRESH_MS = 1_000
-"""A folder that has changed so lately may have changed once more within the same tick of its modification time."""
 
-_LINK = re.compile(r"([0-9a-f]{32})\.(.+)\.live")
-_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(list[Chunk]).decode
-
-
-def digest_of(process_id: str) -> str:
-    return hashlib.sha256(process_id.encode()).hexdigest()[:32]
 
 
 class SqliteLiveWire:
@@ -63,7 +45,8 @@ class SqliteLiveWire:
 
     def follow(self, process_id: str, take: Take) -> Callable[[], None]:
         end_here = self._local.follow(process_id, take)
-        self._ears.listen(process_id)
+        for chunk in self._ears.listen(process_id):
+            take(chunk)
 
         def end() -> None:
             end_here()
@@ -89,18 +72,24 @@ class LiveEars:
         self._path = ""
         self._opened_by = os.getpid()
         self._followed: Counter[str] = Counter()
+        self._heard: dict[str, Backlog] = {}
 
-    def listen(self, process_id: str) -> None:
-        """Let other programs know that this one follows the process. Where that can't be, they won't."""
+    def listen(self, process_id: str) -> Sequence[Chunk]:
+        """Let other programs know that this one follows the process (where that can't be, they won't). What another
+        follower here has heard lately: it is not sent again."""
         self._followed[process_id] += 1
         if self._followed[process_id] == 1 and self._is_open():
+            self._heard[process_id] = Backlog(RECENT_CHUNKS, RECENT_BYTES)
             with suppress(OSError):
                 os.link(self._path, self._link(process_id))
+        heard = self._heard.get(process_id)
+        return () if heard is None else heard.all()
 
     def unlisten(self, process_id: str) -> None:
         self._followed[process_id] -= 1
         if self._followed[process_id] <= 0:
             del self._followed[process_id]
+            self._heard.pop(process_id, None)
             if self._socket is not None:
                 unlink_socket(self._link(process_id))
 
@@ -130,7 +119,15 @@ class LiveEars:
             with suppress(msgspec.MsgspecError, UnicodeDecodeError):  # of another version, perhaps
                 for chunk in _decode(datagram):
                     whole = msgspec.structs.replace(chunk, payload=chunk.payload.copy())  # it was a view of all of them
+                    self._remember(whole)
                     self._local.send(whole, _nothing)
+
+    def _remember(self, chunk: Chunk) -> None:
+        heard = self._heard.get(chunk.process_id)
+        if heard is not None and chunk.channel == RUN_OVER:
+            heard.clear()
+        elif heard is not None and chunk.number:
+            heard.add(chunk)
 
     def close(self) -> None:
         bound, self._socket = self._socket, None
@@ -145,158 +142,3 @@ class LiveEars:
 
 def _nothing() -> Sequence[Chunk]:
     return ()
-
-
-class _Program:
-    """Another program that follows something here, and what waits for it."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.waiting = Backlog(MOST_WAITING, MOST_WAITING_BYTES)
-        self.unsent: bytes | None = None
-        self.futile = 0
-        self.socket = new_sender()  # of its own: what it does not read is charged to the socket that sent it (unix(7))
-
-    def send(self) -> bool:
-        """Send what waits; whether something was sent. Raises OSError if nobody has the socket bound any more."""
-        sent = False
-        while self.unsent is not None or len(self.waiting):
-            if self.unsent is None:
-                self.unsent = _encode(self.waiting.take(DATAGRAM_BYTES))
-            try:
-                self.socket.sendto(self.unsent, self.address)
-            except BlockingIOError:
-                break
-            self.unsent, sent = None, True
-        self.futile = 0 if sent or self.unsent is None else self.futile + 1
-        if self.futile >= GIVE_UP_AFTER:
-            self.waiting.clear()
-            self.unsent, self.futile = None, 0
-        return sent
-
-
-class LiveSender:
-    """Sends what this program publishes, from a thread that the first chunk starts."""
-
-    def __init__(self, folder: Path, program: str, clock: Clock) -> None:
-        self._folder, self._own_program, self._clock = os.path.abspath(folder), program, clock
-        self._addresses = Addresses(self._folder)
-        self._wake = threading.Condition()
-        self._fresh: deque[tuple[Chunk, Recent]] = deque(maxlen=MOST_WAITING)
-        self._closing = False
-        self._thread: threading.Thread | None = None
-        self._ended: ThreadFuture[None] = ThreadFuture()
-        self._listed_mtime_ns = -1
-        self._followers: dict[str, tuple[str, ...]] = {}  # digest of a process id -> the programs that follow it
-        self._programs: dict[str, _Program] = {}
-        self._introduced: set[tuple[str, str]] = set()
-
-    def submit(self, chunk: Chunk, recent: Recent) -> None:
-        """Any thread. What waits here too long is dropped, oldest first."""
-        with self._wake:
-            if self._closing:
-                return
-            self._fresh.append((chunk, recent))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="perdure-sqlite-live", daemon=True)
-                self._thread.start()
-            self._wake.notify()
-
-    def stop(self) -> ThreadFuture[None]:
-        with self._wake:
-            self._closing = True
-            if self._thread is None and not self._ended.done():
-                self._ended.set_result(None)
-            self._wake.notify()
-        return self._ended
-
-    # --- in the thread ----------------------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        try:
-            self._carry_until_stopped()
-        finally:
-            for program in self._programs.values():
-                program.socket.close()
-            self._addresses.close()
-            self._ended.set_result(None)
-
-    def _carry_until_stopped(self) -> None:
-        spacing_s, closing = SPACING_S, False
-        while not closing:
-            with self._wake:
-                while not (self._fresh or self._closing or self._has_waiting()):
-                    self._wake.wait()
-                fresh, self._fresh = self._fresh, deque(maxlen=MOST_WAITING)
-                closing = self._closing
-            self._look_for_followers()
-            self._give_out(fresh)
-            sent = self._send()
-            spacing_s = SPACING_S if sent else min(spacing_s * 2, LONGEST_SPACING_S)
-            with self._wake:
-                self._wake.wait_for(lambda: self._closing, spacing_s)
-
-    def _has_waiting(self) -> bool:
-        return any(program.unsent is not None or len(program.waiting) for program in self._programs.values())
-
-    def _look_for_followers(self) -> None:
-        try:
-            mtime_ns = os.stat(self._folder).st_mtime_ns
-            age_ms = self._clock.now().wall_ms - mtime_ns // 1_000_000
-            if mtime_ns == self._listed_mtime_ns and age_ms > FRESH_MS:
-                return
-            found = [match.groups() for name in os.listdir(self._folder) if (match := _LINK.fullmatch(name))]
-        except OSError:
-            found, mtime_ns = [], -1
-        self._listed_mtime_ns = mtime_ns
-        others = sorted({program for _, program in found} - {self._own_program})[:MOST_PROGRAMS]
-        pairs = {(digest, program) for digest, program in found if program in others}
-        self._introduced &= pairs
-        self._followers = {}
-        for digest, program in pairs:
-            self._followers[digest] = (*self._followers.get(digest, ()), program)
-        for gone in self._programs.keys() - set(others):
-            self._forget(gone)
-        self._addresses.close()  # the folder may be another one by now
-        for program in others:
-            address = self._addresses.of(f"{program}.live")
-            if program in self._programs:
-                self._programs[program].address = address
-            else:
-                self._programs[program] = _Program(address)
-
-    def _give_out(self, fresh: Sequence[tuple[Chunk, Recent]]) -> None:
-        """To each program what it follows; to one that has just come, what was said before as well."""
-        for chunk, recent in fresh:
-            digest = digest_of(chunk.process_id)
-            for name in self._followers.get(digest, ()):
-                program = self._programs[name]
-                if (digest, name) not in self._introduced:
-                    self._introduced.add((digest, name))
-                    for earlier in recent():
-                        program.waiting.add(earlier)
-                program.waiting.add(chunk)
-
-    def _send(self) -> bool:
-        sent = False
-        for name, program in list(self._programs.items()):
-            try:
-                sent = program.send() or sent
-            except (ConnectionRefusedError, FileNotFoundError):
-                self._remove(name)
-            except OSError:  # it can't be sent at all: too large for this system, say
-                program.unsent = None
-        return sent
-
-    def _forget(self, name: str) -> None:
-        self._programs.pop(name).socket.close()
-        self._introduced = {pair for pair in self._introduced if pair[1] != name}
-
-    def _remove(self, name: str) -> None:
-        """The program is gone without a word: so go the names of its socket."""
-        for digest, programs in list(self._followers.items()):
-            if name in programs:
-                unlink_socket(os.path.join(self._folder, f"{digest}.{name}.live"))
-                self._followers[digest] = tuple(other for other in programs if other != name)
-        unlink_socket(os.path.join(self._folder, f"{name}.live"))
-        self._forget(name)
