@@ -121,6 +121,11 @@ class Run(Protocol):
         sees to it. A lost lease always interrupts."""
         ...
 
+    def note_unheard(self) -> None:
+        """The code has ended without having seen that it was asked to stop: what it gave is no answer to that. An
+        engine that can't tell leaves it out."""
+        ...
+
     def begin_suspending(self) -> None:
         """The engine asks for the row's suspension: until it knows, a lease that is gone is no loss."""
         ...

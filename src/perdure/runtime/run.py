@@ -23,13 +23,18 @@ class Stop:
     reason: str
     by: str | None = None
 
+    @property
+    def told(self) -> str:
+        """The reason, and who asked."""
+        return self.reason if self.by is None else f"{self.reason} (asked by {self.by})"
+
 
 class ActiveRun:
     """A claimed process in this worker, from its claim to the write of its end."""
 
     __slots__ = (
-        "_permit", "deadline", "detached", "ending", "entered", "interrupt_now", "lease", "local_deadline_ms", "record",
-        "stop", "suspended", "suspending", "task",
+        "_permit", "deadline", "detached", "ending", "entered", "heard", "interrupt_now", "lease", "local_deadline_ms",
+        "record", "stop", "suspended", "suspending", "task",
     )  # fmt: skip
 
     def __init__(self, record: ProcessRecord, lease: Lease, local_deadline_ms: int, permit: HeldPermit) -> None:
@@ -38,7 +43,7 @@ class ActiveRun:
         self.stop: Stop | None = None
         self.task: asyncio.Task[object] | None = None
         self.deadline: asyncio.TimerHandle | None = None
-        self.entered = False
+        self.entered, self.heard = False, True
         self.ending = False
         self.suspended = self.suspending = False
         self.interrupt_now: Callable[[], bool] | None = None
@@ -58,7 +63,7 @@ class ActiveRun:
 
     @property
     def may_write(self) -> bool:
-        return self.stop is None or self.stop.kind != "lease_lost"
+        return not self.detached and (self.stop is None or self.stop.kind != "lease_lost")
 
     @property
     def asked_to_end(self) -> bool:
@@ -67,6 +72,9 @@ class ActiveRun:
         if self.stop.kind == "drain":  # owner_bound work goes on nowhere else
             return self.record.registration.recovery == "owner_bound"
         return self.stop.kind in ("cancel_requested", "deadline")
+
+    def note_unheard(self) -> None:
+        self.heard = False
 
     def begin_suspending(self) -> None:
         self.suspending = True

@@ -154,8 +154,7 @@ class Runner:
         if run.stop is not None:
             if run.stop.kind == "lease_lost":
                 return None
-            said = f"the code returned a value after it was told: {run.stop.reason}"
-            self._report(WorkerFault("swallowed_cancel", said, run.process_id))
+            self._report_swallowed(run, "returned a value")
         return completed_with(run, Completed(value))
 
     def _engine_of(self, definition: Definition) -> Engine:
@@ -164,7 +163,16 @@ class Runner:
                 return engine
         raise UnknownDefinition(str(definition), [str(d) for engine in self._engines for d in engine.definitions])
 
+    def _report_swallowed(self, run: ActiveRun, did: str) -> None:
+        """Told to stop, the code made something else of it. What it made of it stands, but somebody must hear of it;
+        once: what was cut off was reported then."""
+        if run.stop is not None and run.heard and not run.detached:
+            said = f"the code {did} after it was told to stop: {run.stop.told}"
+            self._report(WorkerFault("swallowed_cancel", said, run.process_id))
+
     def _failed(self, run: ActiveRun, error: BaseException) -> RowCommand | None:
+        if run.asked_to_end:
+            self._report_swallowed(run, f"raised {type(error).__name__}")
         return after_error(run, error, self._owner, self._registry.now(), self._ids.fraction())
 
     def _given_back_after(self, run: ActiveRun, error: Exception) -> RowCommand:
@@ -204,7 +212,7 @@ class Runner:
         """The clean-up took longer than its bound: the run is let go of, and what it still writes is refused."""
         if self.runs.get(run.process_id) is not run or run.stop is None or run.ending:
             return
-        said = f"the code has not ended {self._options.cancel_grace_ms} ms after it was told: {run.stop.reason}"
+        said = f"the code has not ended {self._options.cancel_grace_ms} ms after it was told to stop: {run.stop.told}"
         self._report(WorkerFault("swallowed_cancel", said, run.process_id))
         end = after_stop(run, self._owner, self._registry.now())
         self._detach(run)

@@ -66,6 +66,7 @@ class ContextFacts(Beside):
     def check_cancelled(self) -> None:
         """Raise CancelledError if this execution was asked to stop: for code in threads, which nothing interrupts."""
         if self._execution.is_cancelled_here:
+            self._execution.told = True
             raise asyncio.CancelledError(self._run.cancel_reason)
 
 

@@ -69,9 +69,12 @@ class PythonEngine:
             if execution.end is None and execution.awaited_children:
                 await execution.wait_for_children()
         except BaseException as error:
+            if isinstance(error, Exception):
+                await execution.end_code()
             if execution.end is not None and not isinstance(error, Suspended):
                 raise execution.end from error  # the code made something else of it
             raise
+        await execution.end_code()
         if execution.end is not None:  # the code swallowed it
             raise execution.end
         return msgspec.Raw(code.output.encode(value))
@@ -97,10 +100,10 @@ class PythonEngine:
             try:
                 await asyncio.shield(working)
             except asyncio.CancelledError:
+                context.interrupt()
                 if told or run.cancel_reason is None:
                     raise  # told twice: the bound for ending has passed, or the loop is going down
                 told = True
-                context.interrupt()
         value, error = working.result()
         if error is not None:
             raise error

@@ -21,7 +21,9 @@ from perdure.errors import MisusedOperation
 class Execution(Speaking):
     """`journal` is None at a first start: then nothing has been recorded yet."""
 
-    __slots__ = ("_effects", "_guard", "_is_async", "_strand", "awaited_children", "journal", "run", "support", "task")
+    __slots__ = (
+        "_effects", "_guard", "_is_async", "_strand", "awaited_children", "journal", "run", "support", "task", "told",
+    )  # fmt: skip
 
     def __init__(
         self, run: Run, support: Support, journal: Journal | None, task: asyncio.Task[Any], is_async: bool
@@ -30,6 +32,7 @@ class Execution(Speaking):
         self.run, self.support, self.journal, self.task, self._is_async = run, support, journal, task, is_async
         self._strand = Strand()
         self.awaited_children: list[str] = []
+        self.told = False
         self._effects: LogEffects | None = None
         self._guard: TaskGuard | None = None
         if journal is not None or not is_async:
@@ -76,6 +79,31 @@ class Execution(Speaking):
         if self._effects is None:
             return None
         return Suspended() if self._effects.lot.suspended else self._effects.broken
+
+    async def end_code(self) -> None:
+        """The code has returned, or raised: from here on nothing interrupts this task, which writes its end next. Notes
+        if the code has not seen that it was asked to stop."""
+        if self._effects is not None:
+            self._effects.end_code()
+        if self.run.cancel_reason is not None and (await self._came_too_late() or not self._was_told):
+            self.run.note_unheard()
+
+    async def _came_too_late(self) -> bool:
+        """Take the interruption that the code would have seen at its next await; whether there was one."""
+        if not self._is_async or not self.task.cancelling():
+            return False
+        turned = asyncio.Event()
+        asyncio.get_running_loop().call_soon(turned.set)
+        try:
+            await turned.wait()
+        except asyncio.CancelledError:
+            return True
+        return False
+
+    @property
+    def _was_told(self) -> bool:
+        """Whether the code has seen that it is to stop: at an operation, by asking, or by an interruption."""
+        return self.told or self._strand.cancelled or (self._is_async and self.task.cancelling() > 0)
 
     async def wait_for_children(self) -> None:
         """Wait for the children that this process may not end before."""

@@ -84,6 +84,7 @@ class Recorder:
         self._main, self._task, self._is_async = main, task, is_async
         self._loop = asyncio.get_running_loop()
         self.broken: PerdureError | None = None
+        self._code_has_ended = False
 
     @property
     def process_id(self) -> str:
@@ -109,6 +110,10 @@ class Recorder:
             self._interrupt_soon()
         self._interrupt_where_it_was(self._main, self._task)
 
+    def end_code(self) -> None:
+        """The code has returned or raised: from now on nothing interrupts its task, which writes its end next."""
+        self._code_has_ended = True
+
     def _interrupts_now(self) -> bool:
         """Whether the code is interrupted at once: not where a replay is to tell it, and not twice."""
         if self._main.cancelled or not self.may_interrupt(self._main):
@@ -128,7 +133,7 @@ class Recorder:
 
     def interrupt(self, strand: Strand, task: asyncio.Task[Any]) -> None:
         """Interrupt a branch for the process's cancellation, unless that has reached it or a replay is to tell it."""
-        if not strand.cancelled and self.may_interrupt(strand):
+        if not strand.cancelled and self.may_interrupt(strand) and not self._code_has_ended:
             self._mark_interrupted(strand)
             task.cancel(self._run.cancel_reason)
 

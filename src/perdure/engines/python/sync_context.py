@@ -53,6 +53,8 @@ class SyncContext(ContextFacts):
                 self._waiting = None
 
         value, error = asyncio.run_coroutine_threadsafe(perform(), self._loop).result()
+        if isinstance(error, asyncio.CancelledError):
+            self._execution.told = True
         if error is not None:
             raise error
         return value  # type: ignore[return-value]  # without an error it is the value

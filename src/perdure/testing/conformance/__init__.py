@@ -18,6 +18,7 @@ from perdure.testing.conformance import (
     claims,
     draining,
     driving,
+    durable_cancels,
     durable_steps,
     durable_waits,
     failures,
@@ -63,6 +64,7 @@ _MODULES: tuple[tuple[Case, ...], ...] = (
     beside.CASES,
     durable_steps.CASES,
     durable_waits.CASES,
+    durable_cancels.CASES,
     pure.CASES,
 )
 
