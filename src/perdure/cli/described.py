@@ -9,7 +9,9 @@ import msgspec
 from perdure.cli.text import cut, duration, moment
 from perdure.engines.python.journal_view import JournalEntry
 from perdure.model.events import Event
+from perdure.model.live import Chunk
 from perdure.model.outcomes import Abandoned, Cancelled, Completed, Failed, ProcessAwaitOutput, RetainedNoLonger
+from perdure.model.progress import Progress
 from perdure.model.record import ProcessRecord
 from perdure.model.waits import ChildWait, SignalWait, TimerWait, Wait
 
@@ -53,6 +55,33 @@ def event_data(event: Event) -> dict[str, Any]:
         "replay_key": event.replay_key,
         "payload": plain(event.payload),
     }
+
+
+def chunk_data(chunk: Chunk) -> dict[str, Any]:
+    return {
+        "process_id": chunk.process_id,
+        "channel": chunk.channel,
+        "number": chunk.number,
+        "missed": chunk.missed,
+        "attempt": chunk.attempt,
+        "fence": chunk.fence,
+        "step": chunk.step,
+        "value": chunk.value,
+    }
+
+
+def chunk_text(chunk: Chunk) -> str:
+    """What was published in one line, and how much was missed before it."""
+    said = chunk.value if isinstance(chunk.value, str) else bytes(chunk.payload).decode()
+    return f"[{chunk.missed} missed] {said}" if chunk.missed else said
+
+
+def progress_text(progress: Progress) -> str:
+    """3 of 4 (75%) pages read"""
+    text = f"{progress.done:,}" if progress.total is None else f"{progress.done:,} of {progress.total:,}"
+    if progress.fraction is not None:
+        text += f" ({int(progress.fraction * 100)}%)"
+    return f"{text} {progress.note}".rstrip()
 
 
 def outcome_text(outcome: ProcessAwaitOutput) -> str:

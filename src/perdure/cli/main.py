@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("perdure.cli.commands.run", "Run a command of the system as a process."),
     "ls": ("perdure.cli.commands.ls", "List processes: live ones, or all with -a."),
     "show": ("perdure.cli.commands.show", "Everything known of one process."),
-    "events": ("perdure.cli.commands.events", "The log of one process; -f follows it."),
+    "events": ("perdure.cli.commands.events", "The log of one process; -f follows it, --live with its output."),
     "journal": ("perdure.cli.commands.journal", "What the code of a process was given: steps, waits, children."),
     "wait": ("perdure.cli.commands.wait", "Wait until processes have ended."),
     "cancel": ("perdure.cli.commands.change", "Ask a process to stop."),

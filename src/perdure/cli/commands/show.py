@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 from perdure.cli.access import looking, resolve
-from perdure.cli.described import event_data, event_text, note, plain, record_data, status_text
+from perdure.cli.described import event_data, event_text, note, plain, progress_text, record_data, status_text
 from perdure.cli.surface import Surface, common, run_async
-from perdure.cli.text import moment
+from perdure.cli.text import duration, moment
 from perdure.model.events import Event
 from perdure.model.leases import Lease
+from perdure.model.progress import Progress
 from perdure.model.record import ProcessRecord
 
 SHOWN_EVENTS = 10
@@ -31,13 +32,15 @@ def show(surface: Surface, process_id: str) -> int:
             id = await resolve(host, process_id)
             record, lease = await host.registry.get(id), await host.registry.get_lease(id)
             events = (await host.registry.recent_events(id, SHOWN_EVENTS)).events
+            progress = (await host.registry.progress_of((id,))).get(id)
             if surface.json:
                 shown = None if lease is None else {k: v for k, v in plain(lease).items() if k != "token"}
                 surface.document(
-                    "show", **record_data(record), lease=shown, recent_events=[event_data(e) for e in events]
-                )
+                    "show", **record_data(record), lease=shown, progress=plain(progress),
+                    recent_events=[event_data(e) for e in events],
+                )  # fmt: skip
                 return 0
-            surface.facts(_facts(record, lease, host.registry.now().wall_ms))
+            surface.facts(_facts(record, lease, progress, host.registry.now().wall_ms))
             if surface.for_people:
                 print()
             surface.rows(("#", "AT", "EVENT", "WHAT"), [_event_row(e, surface) for e in events], styles=("right",))
@@ -50,7 +53,7 @@ def _event_row(event: Event, surface: Surface) -> tuple[str, ...]:
     return str(event.sequence), moment(event.at_ms), event.type, event_text(event, 300 if surface.for_people else None)
 
 
-def _facts(record: ProcessRecord, lease: Lease | None, now_ms: int) -> list[tuple[str, str]]:
+def _facts(record: ProcessRecord, lease: Lease | None, progress: Progress | None, now_ms: int) -> list[tuple[str, str]]:
     registration, state = record.registration, record.state
     facts = [
         ("id", record.id),
@@ -70,4 +73,7 @@ def _facts(record: ProcessRecord, lease: Lease | None, now_ms: int) -> list[tupl
     if lease is not None:
         held = "given back by" if lease.released else "held by"
         facts.append(("lease", f"{held} {lease.owner.name}, fence {lease.fence}, until {moment(lease.expires_at_ms)}"))
+    if progress is not None:
+        said = f"attempt {progress.attempt}, {duration(now_ms - progress.at_ms)} ago"
+        facts.append(("progress", f"{progress_text(progress)} [{said}]"))
     return [(name, value) for name, value in facts if value]
