@@ -153,9 +153,33 @@ saffron: the rule: no
 saffron: saffron is not ordered: refused by the rule
 """
 
+TYPED = """\
+coffee ~ how much is left?
+coffee ~ 40 coffee left, that is enough
+coffee: 40 coffee left, that is enough
+tea ~ how much is left?
+tea ~ only 3 left; what would a box cost?
+tea ~ a box is 25 euros; may I?
+tea ~ done: a box of tea is on its way
+tea: done: a box of tea is on its way
+saffron ~ how much is left?
+saffron ~ only 1 left; what would a box cost?
+saffron ~ a box is 900 euros; may I?
+saffron ~ saffron is not ordered: refused by the rule
+saffron: saffron is not ordered: refused by the rule
+"""
+
 
 def test_the_agent_goes_by_what_its_tools_and_the_human_say(tmp_path: Path) -> None:
     assert run_example("agent.py", tmp_path) == AGENT
+
+
+def test_what_the_agents_model_says_is_typed_while_it_says_it(tmp_path: Path) -> None:
+    told = run_example("agent.py", tmp_path, "--live")
+    again = run_example("agent.py", tmp_path, "--live")
+
+    assert told == TYPED
+    assert again == "".join(line for line in TYPED.splitlines(keepends=True) if " ~ " not in line)
 
 
 def test_the_agents_story_is_in_its_log_and_asks_nobody_again(tmp_path: Path) -> None:
