@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from perdure.model.events import CallerDeparture, CancelRequested, ProcessWaiting
+from perdure.model.leases import Enrolment, Owner
 from perdure.model.registration import Definition
 from perdure.model.waits import ChildWait, SignalWait, TimerWait
 from perdure.transitions.explain import explain
+from perdure.transitions.reach import Reach
 from tests.unit.situations import NOW, STARTED, WORK, lease, record, registration, standings
 
 VERDICTS = {
@@ -78,12 +81,94 @@ def test_the_deaths_that_are_left_are_counted() -> None:
     assert any("3 more deaths allowed" in line for line in explained.because)
 
 
-def test_an_unknown_definition_or_version_is_named_with_the_versions_that_are_known() -> None:
-    known = [Definition("python", "work", 2), Definition("python", "work", 3), Definition("python", "other", 1)]
-    explained = explain(record(registration()), None, NOW, known)
+def worker(name: str, *definitions: Definition) -> Enrolment:
+    return Enrolment(Owner(name, f"{name}-1"), definitions)
+
+
+def work(*versions: int) -> list[Definition]:
+    return [Definition("python", "work", version) for version in versions]
+
+
+NOBODY_DOES = "it waits for a worker that knows python/work@4, and no enrolled worker does"
+UNKNOWN = {
+    "newer": (
+        Reach((worker("a", *work(2)), worker("b", *work(3), Definition("python", "other")))),
+        "of work they know version 2, 3: version 4 is newer",
+        "start a worker that has version 4 of work",
+    ),
+    "older": (
+        Reach((worker("a", *work(5, 6)),)),
+        "of work they know version 5, 6: version 4 is older",
+        "start a worker that still has version 4 of work",
+    ),
+    "between": (
+        Reach((worker("a", *work(3, 5)),)),
+        "of work they know version 3, 5: version 4 is none of them",
+        "start a worker that has version 4 of work",
+    ),
+    "another name": (
+        Reach((worker("a", *(Definition("python", name) for name in "zyxwvut")),)),
+        "of python they know t, u, v, w, x and 2 more",
+        "start a worker that has python/work@4",
+    ),
+    "another engine": (
+        Reach((worker("a", Definition("command", "run"), Definition("other", "work", 4)),)),
+        "they run command, other, none the engine python",
+        "start a worker with the engine python",
+    ),
+    "nothing": (Reach((worker("a"),)), "they know no definition at all", "start a worker that has python/work@4"),
+}
+
+
+@pytest.mark.parametrize(("reach", "what", "advice"), UNKNOWN.values(), ids=UNKNOWN)
+def test_what_no_enrolled_worker_knows_is_named_with_what_they_know_instead(
+    reach: Reach, what: str, advice: str
+) -> None:
+    waits = record(msgspec.structs.replace(registration(), definition=Definition("python", "work", 4)))
+    explained = explain(waits, None, NOW, reach)
     assert (explained.verdict, explained.needs_attention) == ("unknown_definition", True)
-    assert explained.because == ("this host does not know python/work@1; of work it knows version 2, 3",)
-    assert explain(record(registration()), None, NOW, [WORK]).verdict == "ready"
+    assert explained.because == (NOBODY_DOES, what)
+    assert explained.you_can == (advice, "perdure cancel p")
+
+
+def test_a_row_that_a_dead_worker_left_and_nobody_else_knows_needs_attention() -> None:
+    explained = explain(record(registration(), STARTED), lease(left_ms=0), NOW, Reach((worker("b", *work(2)),)))
+    assert (explained.verdict, explained.needs_attention) == ("recovering", True)
+    assert explained.because[2:] == (
+        "it waits for a worker that knows python/work@1, and no enrolled worker does",
+        "of work they know version 2: version 1 is older",
+    )
+    assert explained.you_can == ("start a worker that still has version 1 of work",)
+
+
+def test_a_parked_row_that_nobody_could_resume_needs_attention_before_it_is_due() -> None:
+    parked = record(registration(), STARTED, ProcessWaiting((SignalWait("go", 1),), 1))
+    explained = explain(parked, None, NOW, Reach((worker("b", *work(2)),)))
+    assert (explained.verdict, explained.needs_attention) == ("waiting", True)
+    assert explain(parked, None, NOW, Reach((worker("b", WORK),))).because == ("it waits for signal 'go' number 1",)
+
+
+def test_a_row_that_is_due_names_the_workers_that_know_it() -> None:
+    explained = explain(record(registration()), None, NOW, Reach((worker("a", WORK), worker("b", WORK))))
+    assert (explained.verdict, explained.needs_attention) == ("ready", False)
+    assert explained.because[1:] == ("python/work@1 is known to a, b",)
+
+
+def test_where_no_worker_is_enrolled_a_row_waits_for_one() -> None:
+    explained = explain(record(registration()), None, NOW, Reach())
+    assert (explained.verdict, explained.needs_attention) == ("ready", False)
+    assert explained.because[1:] == ("it waits for a worker that knows python/work@1, and none is enrolled",)
+    assert explained.you_can == ("perdure worker MODULE:HOST",)
+
+
+def test_workers_that_have_not_said_what_they_can_run_are_not_taken_for_unable() -> None:
+    reach = Reach((worker("a", *work(2)), Enrolment(Owner("b", "b-1"))))
+    explained = explain(record(registration()), None, NOW, reach)
+    assert (explained.verdict, explained.needs_attention) == ("ready", False)
+    assert explained.because[1:] == (
+        "it waits for a worker that knows python/work@1; 1 of 2 enrolled workers did not say what they can run",
+        "of work they know version 2: version 1 is older",
+    )
 
 
 def test_each_wait_is_told_in_words() -> None:

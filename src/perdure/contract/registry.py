@@ -10,10 +10,11 @@ from perdure.clock import Moment
 from perdure.contract.live import LiveWire
 from perdure.errors import PerdureError
 from perdure.model.events import Event
-from perdure.model.leases import DeathProof, Lease, Owner
+from perdure.model.leases import DeathProof, Enrolment, Lease, Owner
 from perdure.model.progress import Progress
 from perdure.model.queries import EventPage, Filter, Page, RecordPage
 from perdure.model.record import ProcessRecord
+from perdure.model.registration import Definition
 from perdure.transitions.commands import (
     AnyReceipt,
     ClaimNext,
@@ -150,8 +151,15 @@ class Reads(Protocol):
 class Owners(Protocol):
     """Who may hold leases here, and proof that one of them is dead."""
 
-    async def enrol(self, owner: Owner) -> None:
-        """Make the owner known, with the evidence that lets others prove its death. Before its first claim."""
+    async def enrol(self, owner: Owner, definitions: Collection[Definition] | None = None) -> None:
+        """Make the owner known, with the evidence that lets others prove its death. Before its first claim.
+
+        `definitions` is what it can run, for others to read; enrolled again, it is what it can run from then on.
+        """
+        ...
+
+    async def enrolled(self) -> tuple[Enrolment, ...]:
+        """The owners that are enrolled and can't be proved dead now, by name. Not all of them need be alive."""
         ...
 
     async def withdraw(self, owner: Owner) -> None:

@@ -18,6 +18,7 @@ from perdure.runtime.worker import Drained, DurableProcessWorker
 from perdure.transitions.commands import AnyReceipt, ClaimReceipt, Receipt
 from perdure.transitions.explain import explain
 from perdure.transitions.projection import project
+from perdure.transitions.reach import Reach
 
 SAFETY_INTERVAL_S = 1.0
 """How often the change position is read in case a hint from another program was lost."""
@@ -95,8 +96,7 @@ class Serving:
     async def explain(self, process_id: str) -> Explanation:
         record = await self.registry.get(process_id)
         lease = await self.registry.get_lease(process_id)
-        known = None if self.worker is None else self.worker.definitions()
-        return explain(record, lease, self.registry.now(), known)
+        return explain(record, lease, self.registry.now(), Reach(await self.registry.enrolled()))
 
     # --- what has happened ------------------------------------------------------------------------------------
 

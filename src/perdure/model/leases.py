@@ -6,12 +6,21 @@ from typing import Literal
 
 import msgspec
 
+from perdure.model.registration import Definition
+
 
 class Owner(msgspec.Struct, frozen=True, gc=False):
     """One running worker: a name people know it by, and an incarnation that is new at every start."""
 
     name: str
     incarnation: str
+
+
+class Enrolment(msgspec.Struct, frozen=True, gc=False):
+    """A worker that may hold leases, and what it said it can run; None if it has not said."""
+
+    owner: Owner
+    definitions: tuple[Definition, ...] | None = None
 
 
 class LeaseKey(msgspec.Struct, frozen=True, gc=False):

@@ -80,6 +80,7 @@ class DurableProcessWorker:
         self._refill_due = False
         self._claiming: asyncio.Task[Claims] | None = None
         self._enrolling = asyncio.Lock()
+        self._said: tuple[Definition, ...] = ()
         self._starting = 0
         self._all_started = asyncio.Event()
         self._state: Literal["new", "serving", "draining", "stopped"] = "new"
@@ -118,8 +119,14 @@ class DurableProcessWorker:
             return
         async with self._enrolling:  # a failure leaves it to the next drive, and nobody claims before it is done
             if self._state == "new":
-                await self._registry.enrol(self.owner)
+                await self._enrol()
                 await self._enrolled()
+
+    async def _enrol(self) -> None:
+        """Say who this is and what it can run, also when that has changed since."""
+        can_run = self.definitions()
+        await self._registry.enrol(self.owner, can_run)
+        self._said = can_run
 
     async def _enrolled(self) -> None:
         if self._state == "new":
@@ -136,6 +143,8 @@ class DurableProcessWorker:
 
     async def claim_and_run_pending(self, reason: str) -> AdmissionReport:
         await self.start()
+        if self._state == "serving" and self._said != self.definitions():
+            await self._enrol()
         now = self._registry.now()
         ended = await self._settle(now)
         claims = Claims()

@@ -13,10 +13,11 @@ from perdure.clock import Clock, Moment, SystemClock
 from perdure.contract.registry import CommitListener, TransactionWork
 from perdure.errors import InvalidOption, NotTransactional, PerdureError, StoreClosed, UnknownProcess
 from perdure.model.events import Event
-from perdure.model.leases import DeathProof, Lease, Owner
+from perdure.model.leases import DeathProof, Enrolment, Lease, Owner
 from perdure.model.progress import Progress
 from perdure.model.queries import EventPage, Filter, Page, RecordPage
 from perdure.model.record import ProcessRecord
+from perdure.model.registration import Definition
 from perdure.stores.group_commit import Entry, commit_entries, single
 from perdure.stores.live import LocalWire
 from perdure.stores.registry import Result
@@ -156,6 +157,7 @@ class MemoryRegistry:
         self.rows = MemoryRows(self._clock)
         self._lock = threading.Lock()
         self._listeners: list[CommitListener] = []
+        self._enrolled: dict[str, Enrolment] = {}
         self._closed = False
         self.live_wire = LocalWire()
 
@@ -299,11 +301,15 @@ class MemoryRegistry:
 
     # --- other programs: there are none -----------------------------------------------------------------------
 
-    async def enrol(self, owner: Owner) -> None:
-        """Nothing to record: whoever shares this registry shares this program."""
+    async def enrol(self, owner: Owner, definitions: Collection[Definition] | None = None) -> None:
+        """No evidence is needed: whoever shares this registry shares this program."""
+        self._enrolled[owner.incarnation] = Enrolment(owner, None if definitions is None else tuple(definitions))
 
     async def withdraw(self, owner: Owner) -> None:
-        """Nothing was recorded."""
+        self._enrolled.pop(owner.incarnation, None)
+
+    async def enrolled(self) -> tuple[Enrolment, ...]:
+        return tuple(sorted(self._enrolled.values(), key=lambda enrolment: enrolment.owner.name))
 
     async def prove_deaths(self) -> tuple[DeathProof, ...]:
         return ()

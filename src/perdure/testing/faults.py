@@ -23,10 +23,11 @@ from perdure.contract.live import LiveWire
 from perdure.contract.registry import CommitListener, Registry, TransactionWork
 from perdure.errors import OutcomeUnknown, PerdureError, StoreUnavailable
 from perdure.model.events import Event
-from perdure.model.leases import DeathProof, Lease, Owner
+from perdure.model.leases import DeathProof, Enrolment, Lease, Owner
 from perdure.model.progress import Progress
 from perdure.model.queries import EventPage, Filter, Page, RecordPage
 from perdure.model.record import ProcessRecord
+from perdure.model.registration import Definition
 from perdure.testing.tape import Tape
 from perdure.transitions.commands import AnyReceipt, Command, Receipt, Renew, RenewReceipt
 
@@ -259,8 +260,11 @@ class FaultyRegistry:
 
     # --- owners -----------------------------------------------------------------------------------------------
 
-    async def enrol(self, owner: Owner) -> None:
-        await self._spoilt("enrol", lambda: self.inner.enrol(owner), commits=True)
+    async def enrol(self, owner: Owner, definitions: Collection[Definition] | None = None) -> None:
+        await self._spoilt("enrol", lambda: self.inner.enrol(owner, definitions), commits=True)
+
+    async def enrolled(self) -> tuple[Enrolment, ...]:
+        return await self._read("enrolled", lambda: self.inner.enrolled())
 
     async def withdraw(self, owner: Owner) -> None:
         await self._spoilt("withdraw", lambda: self.inner.withdraw(owner), commits=True)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from perdure.clock import Moment
 from perdure.model.leases import Lease
 from perdure.model.queries import Explanation
 from perdure.model.record import ProcessRecord
-from perdure.model.registration import Definition
 from perdure.model.waits import ChildWait, SignalWait, TimerWait, Wait
 from perdure.transitions.leases import has_expired
+from perdure.transitions.reach import Reach, advice, told
 
 
-def explain(
-    record: ProcessRecord, lease: Lease | None, now: Moment, known: Collection[Definition] | None = None
-) -> Explanation:
-    """`known` are the definitions that some worker in reach can run; None if nobody was asked."""
+def explain(record: ProcessRecord, lease: Lease | None, now: Moment, reach: Reach | None = None) -> Explanation:
+    """`reach` are the workers that may run it; None if nobody was asked."""
     state, registration, id = record.state, record.registration, record.id
     if record.is_terminal:
         return Explanation(process_id=id, verdict="ended", because=(_how_it_ended(record),))
@@ -44,42 +40,49 @@ def explain(
     if state.abandon_request is not None:
         because = ("nobody runs it any more: the next drive ends it as abandoned", *marks)
         return Explanation(process_id=id, verdict="recovering", because=because)
-    unknown = _unknown(registration.definition, known)
     match state.status:
         case "running":
-            return _unowned(record, lease, now, unknown, marks)
+            return _unowned(record, lease, now, reach, marks)
         case "waiting":
             because = tuple(f"it waits for {describe(wait, now)}" for wait in state.waits)
             verdict = "waiting" if state.due_at_ms is None or state.due_at_ms > now.wall_ms else "ready"
-            return Explanation(
-                process_id=id, verdict=verdict, because=(*because, *unknown, *marks), needs_attention=bool(unknown)
-            )
+            return _for_somebody(record, reach, verdict, because, marks)
         case _:
-            return _pending(record, now, unknown, marks)
+            return _pending(record, now, reach, marks)
 
 
-def _pending(record: ProcessRecord, now: Moment, unknown: tuple[str, ...], marks: tuple[str, ...]) -> Explanation:
-    state, id = record.state, record.id
-    left_ms = (state.due_at_ms or 0) - now.wall_ms
-    if unknown:
-        return Explanation(
-            process_id=id, verdict="unknown_definition", because=(*unknown, *marks), needs_attention=True,
-            you_can=("start a worker that has this definition and version", f"perdure cancel {id}"),
-        )  # fmt: skip
-    if left_ms > 0:
-        why = f"failure {state.failures}: the next attempt" if state.failures else "it was started with a delay: it"
-        return Explanation(
-            process_id=id, verdict="delayed", because=(f"{why} is due in {left_ms / 1000:.1f} s", *marks),
-            you_can=(f"perdure cancel {id}",),
-        )  # fmt: skip
+def _for_somebody(
+    record: ProcessRecord, reach: Reach | None, verdict: str, because: tuple[str, ...], marks: tuple[str, ...],
+    you_can: tuple[str, ...] = (),
+) -> Explanation:  # fmt: skip
+    """What any worker that knows its definition may run, now or later; with what is known of those workers."""
+    definition = record.registration.definition
+    lacks = reach is not None and reach.surely_lacks(definition)
+    wants_one_now = lacks or verdict in ("ready", "recovering")
+    facts = told(definition, reach) if reach is not None and wants_one_now else ()
+    if lacks and reach is not None:
+        you_can = (advice(definition, reach), *you_can)
     return Explanation(
-        process_id=id, verdict="ready", because=("it is due, and no worker with a free permit took it yet", *marks),
-        you_can=("perdure worker MODULE:HOST",),
+        process_id=record.id, verdict=verdict, because=(*because, *facts, *marks), you_can=you_can,
+        needs_attention=lacks,
     )  # fmt: skip
 
 
+def _pending(record: ProcessRecord, now: Moment, reach: Reach | None, marks: tuple[str, ...]) -> Explanation:
+    state, id = record.state, record.id
+    left_ms = (state.due_at_ms or 0) - now.wall_ms
+    cancel = f"perdure cancel {id}"
+    if reach is not None and reach.surely_lacks(record.registration.definition):
+        return _for_somebody(record, reach, "unknown_definition", (), marks, (cancel,))
+    if left_ms > 0:
+        why = f"failure {state.failures}: the next attempt" if state.failures else "it was started with a delay: it"
+        return _for_somebody(record, reach, "delayed", (f"{why} is due in {left_ms / 1000:.1f} s",), marks, (cancel,))
+    because = ("it is due, and no worker with a free permit took it yet",)
+    return _for_somebody(record, reach, "ready", because, marks, ("perdure worker MODULE:HOST",))
+
+
 def _unowned(
-    record: ProcessRecord, lease: Lease | None, now: Moment, unknown: tuple[str, ...], marks: tuple[str, ...]
+    record: ProcessRecord, lease: Lease | None, now: Moment, reach: Reach | None, marks: tuple[str, ...]
 ) -> Explanation:
     registration, id = record.registration, record.id
     owner = lease.owner.name if lease else "nobody"
@@ -97,16 +100,8 @@ def _unowned(
             you_can=(f"perdure abandon {id}",),
         )  # fmt: skip
     left = registration.deaths_limit - record.state.deaths
-    because = (gone, f"it is rerunnable: the next claim runs it again ({left} more deaths allowed)", *unknown, *marks)
-    return Explanation(process_id=id, verdict="recovering", because=because, needs_attention=bool(unknown))
-
-
-def _unknown(definition: Definition, known: Collection[Definition] | None) -> tuple[str, ...]:
-    if known is None or definition in known:
-        return ()
-    same = sorted(d.version for d in known if (d.engine, d.name) == (definition.engine, definition.name))
-    versions = f"; of {definition.name} it knows version {', '.join(map(str, same))}" if same else ""
-    return (f"this host does not know {definition}{versions}",)
+    because = (gone, f"it is rerunnable: the next claim runs it again ({left} more deaths allowed)")
+    return _for_somebody(record, reach, "recovering", because, marks)
 
 
 def _marks(record: ProcessRecord) -> tuple[str, ...]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from perdure.model.leases import DeathProof, Owner
+from perdure.model.leases import DeathProof, Enrolment, Owner
+from perdure.model.registration import Definition
 from perdure.stores.postgres.connections import Connections
 from perdure.stores.postgres.faults import typed
 from perdure.stores.postgres.reader import Reader
 from perdure.stores.postgres.shared import Shared
-from perdure.stores.sqlite.owners import OwnerIdentity, identify, prove_death
+from perdure.stores.sqlite.owners import OwnerIdentity, enrolments, identify, prove_death
 
 HOLDERS_GOOD_FOR_MS = 1_000
 NO_FOLDER = Path("/nonexistent")
@@ -31,9 +32,12 @@ class OwnerBook:
         self._read_at_ms: int | None = None
         self._proofs: dict[str, DeathProof] = {}
 
-    async def enrol(self, owner: Owner) -> None:
+    async def enrol(self, owner: Owner, definitions: Collection[Definition] | None) -> None:
         """Write the owner down, and clear away the dead that hold nothing any more."""
-        identity = identify(owner.name, owner.incarnation, self._shared.time.local.now().boot_id, None)
+        identity = msgspec.structs.replace(
+            identify(owner.name, owner.incarnation, self._shared.time.local.now().boot_id, None),
+            definitions=None if definitions is None else tuple(definitions),
+        )
         self._mine.add(owner.incarnation)
         await self._write("enrol_owner", incarnation=owner.incarnation, identity=msgspec.json.encode(identity).decode())
         idle = await self._reader.rows("idle_owners")
@@ -44,6 +48,11 @@ class OwnerBook:
     async def withdraw(self, owner: Owner) -> None:
         await self._write("withdraw_owners", incarnations=[owner.incarnation])
         self._mine.discard(owner.incarnation)
+
+    async def enrolled(self) -> tuple[Enrolment, ...]:
+        """Those whose death can't be proved now."""
+        owners = map(_identity, await self._reader.rows("owners"))
+        return enrolments(owner for owner in owners if self._prove(owner) is None)
 
     async def prove_deaths(self) -> tuple[DeathProof, ...]:
         """Proofs about the holders that can be proved dead. A death is proved once: an incarnation never recurs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from concurrent.futures import Future as ThreadFuture
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -14,7 +14,8 @@ from perdure.contract.moments import Moments, NoMoments
 from perdure.contract.registry import CommitListener, TransactionWork
 from perdure.errors import ForkedConnection, PerdureError, StoreClosed
 from perdure.ids import Ids, SystemIds
-from perdure.model.leases import DeathProof, Owner
+from perdure.model.leases import DeathProof, Enrolment, Owner
+from perdure.model.registration import Definition
 from perdure.stores.group_commit import LARGEST_BATCH, Entry, single
 from perdure.stores.live import LocalWire
 from perdure.stores.postgres.engine import Engine
@@ -200,8 +201,11 @@ class PostgresRegistry(PostgresReads):
 
     # --- other programs ---------------------------------------------------------------------------------------
 
-    async def enrol(self, owner: Owner) -> None:
-        await self._call(self._engine.owners.enrol(owner))
+    async def enrol(self, owner: Owner, definitions: Collection[Definition] | None = None) -> None:
+        await self._call(self._engine.owners.enrol(owner, definitions))
+
+    async def enrolled(self) -> tuple[Enrolment, ...]:
+        return await self._call(self._engine.owners.enrolled())
 
     async def withdraw(self, owner: Owner) -> None:
         await self._call(self._engine.owners.withdraw(owner))

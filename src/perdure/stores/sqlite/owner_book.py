@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 import apsw
 import msgspec
 
-from perdure.model.leases import DeathProof, Owner
-from perdure.stores.sqlite.owners import OwnerIdentity
+from perdure.model.leases import DeathProof, Enrolment, Owner
+from perdure.model.registration import Definition
+from perdure.stores.sqlite.owners import OwnerIdentity, enrolments
 from perdure.stores.sqlite.peers import Peers
 from perdure.stores.sqlite.reader import Reader
 from perdure.stores.sqlite.rows import as_text
@@ -26,9 +27,10 @@ class OwnerBook:
         self._own_position = -1
         self._proofs: dict[str, DeathProof] = {}
 
-    async def enrol(self, owner: Owner) -> None:
+    async def enrol(self, owner: Owner, definitions: Collection[Definition] | None) -> None:
         """Write the owner down, and clear away the dead that hold nothing any more."""
-        identity = self._peers.enrol(owner)
+        said = None if definitions is None else tuple(definitions)
+        identity = msgspec.structs.replace(self._peers.enrol(owner), definitions=said)
         sql = self._writer.rows.sql
 
         def write(connection: apsw.Connection) -> None:
@@ -45,6 +47,11 @@ class OwnerBook:
 
         await asyncio.wrap_future(self._writer.write(delete))
         self._peers.withdraw(owner)
+
+    async def enrolled(self) -> tuple[Enrolment, ...]:
+        """Those whose death can't be proved now."""
+        owners = await self._reader.call(lambda connection: _identities(connection, self._writer.rows.sql["owners"]))
+        return enrolments(owner for owner in owners if self._peers.prove_death(owner) is None)
 
     def peers_wrote(self) -> None:
         """Other programs have committed: who holds leases may have changed."""

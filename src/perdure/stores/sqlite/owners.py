@@ -15,19 +15,20 @@ import fcntl
 import hashlib
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from enum import Enum, auto
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from perdure.model.leases import DeathProof
+from perdure.model.leases import DeathProof, Enrolment, Owner
+from perdure.model.registration import Definition
 from perdure.stores.sqlite.wake import is_stale_socket
 
 
 class OwnerIdentity(msgspec.Struct, frozen=True):
-    """What an owner's row says of the program behind it.
+    """What an owner's row says of the program behind it, and of what it can run (None: it does not say).
 
     Unknown facts: `boot_id` "unknown-boot", `pid_namespace` "", `pid_start` -1, `lock_name` "" with `lock_inode` 0.
     `pid_start` is in clock ticks since boot (field 22 of proc_pid_stat(5)).
@@ -42,6 +43,7 @@ class OwnerIdentity(msgspec.Struct, frozen=True):
     pid_start: int
     lock_name: str
     lock_inode: int
+    definitions: tuple[Definition, ...] | None = None
 
 
 class OwnerLock:
@@ -107,6 +109,12 @@ def identify(name: str, incarnation: str, boot_id: str, lock: OwnerLock | None) 
         lock_name="" if lock is None else lock.name,
         lock_inode=0 if lock is None else lock.inode,
     )
+
+
+def enrolments(owners: Iterable[OwnerIdentity]) -> tuple[Enrolment, ...]:
+    """What these owners have said of themselves, by name."""
+    said = [Enrolment(Owner(owner.name, owner.incarnation), owner.definitions) for owner in owners]
+    return tuple(sorted(said, key=lambda enrolment: (enrolment.owner.name, enrolment.owner.incarnation)))
 
 
 def prove_death(owner: OwnerIdentity, folder: Path, me: OwnerIdentity, *, one_kernel: bool = True) -> DeathProof | None:

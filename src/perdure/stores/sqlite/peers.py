@@ -46,7 +46,7 @@ class Peers:
 
     def enrol(self, owner: Owner) -> OwnerIdentity:
         try:
-            lock = OwnerLock.take(self.folder, owner.incarnation)
+            lock = self._locks.get(owner.incarnation) or OwnerLock.take(self.folder, owner.incarnation)
         except OSError:  # no locks here: others must wait for the lease's expiry or prove the pid gone
             return identify(owner.name, owner.incarnation, self._clock.now().boot_id, None)
         self._locks[owner.incarnation] = lock

@@ -19,10 +19,11 @@ from perdure.contract.moments import Moments, NoMoments
 from perdure.contract.registry import CommitListener, TransactionWork
 from perdure.errors import ForkedConnection, InvalidOption, PerdureError, StoreClosed, UnknownProcess
 from perdure.model.events import Event
-from perdure.model.leases import DeathProof, Lease, Owner
+from perdure.model.leases import DeathProof, Enrolment, Lease, Owner
 from perdure.model.progress import Progress
 from perdure.model.queries import EventPage, Filter, Page, RecordPage
 from perdure.model.record import ProcessRecord
+from perdure.model.registration import Definition
 from perdure.stores.group_commit import LARGEST_BATCH, Entry, single
 from perdure.stores.registry import Result
 from perdure.stores.sqlite.connection import (
@@ -312,8 +313,12 @@ class SqliteRegistry:
 
     # --- other programs ---------------------------------------------------------------------------------------
 
-    async def enrol(self, owner: Owner) -> None:
-        await self._owners.enrol(owner)
+    async def enrol(self, owner: Owner, definitions: Collection[Definition] | None = None) -> None:
+        await self._owners.enrol(owner, definitions)
+
+    async def enrolled(self) -> tuple[Enrolment, ...]:
+        self._check()
+        return await self._owners.enrolled()
 
     async def withdraw(self, owner: Owner) -> None:
         await self._owners.withdraw(owner)

@@ -17,6 +17,7 @@ from perdure.testing.faults import Delay, FailAfter, FailBefore, script
 from perdure.transitions.commands import AwaitEnd, LeaseRight, ScheduleRetry, Settle, Suspend
 from perdure.transitions.explain import explain
 from perdure.transitions.fold import SETTLE_GRACE_MS
+from perdure.transitions.reach import Reach
 
 
 @case("E.1a", "a drive is admission: it returns while the work goes on")
@@ -125,7 +126,7 @@ async def unknown_definition(kit: Kit) -> None:
         for id in ("other", "newer"):
             record = await kit.get(id)
             expect_equal((record.status, await kit.types(id)), ("pending", []), f"what stands of {id}")
-            said = explain(record, None, kit.clock.now(), world.worker.definitions())
+            said = explain(record, None, kit.clock.now(), Reach(await kit.registry.enrolled()))
             expect_equal((said.verdict, said.needs_attention), ("unknown_definition", True), f"the verdict on {id}")
             expect(str(record.registration.definition) in said.because[0], "the explanation names the definition")
 

@@ -8,9 +8,10 @@ from perdure.engines.python.definitions import Retry
 from perdure.errors import InfrastructureFailure
 from perdure.hosting.serving import SAFETY_INTERVAL_S
 from perdure.model.outcomes import Completed
+from perdure.model.registration import Definition
 from perdure.model.waits import ChildWait
 from perdure.testing.conformance.case import case, expect, expect_equal
-from perdure.testing.conformance.kit import TTL_MS, Kit, raw, registration
+from perdure.testing.conformance.kit import TTL_MS, WORK, Kit, raw, registration
 from perdure.testing.conformance.world import (
     Sink,
     World,
@@ -206,7 +207,26 @@ def _released(kit: Kit, id: str) -> Callable[[], Awaitable[bool]]:
     return released
 
 
+@case("E.2d", "a worker says what it can run when it enrols and when that has changed, until it has stopped")
+async def enrolments(kit: Kit) -> None:
+    newer = Definition("python", "work", 2)
+
+    async def said() -> list[tuple[str, tuple[Definition, ...] | None]]:
+        return [(found.owner.name, found.definitions) for found in await kit.registry.enrolled()]
+
+    await kit.registry.enrol(kit.owner("silent"))
+    async with World(kit, name="w") as world:
+        await world.drive()
+        expect_equal(await said(), [("silent", None), ("w", (WORK,))], "what is said")
+        world.engine.definitions = (WORK, newer)
+        await world.drive()
+        expect_equal(await said(), [("silent", None), ("w", (WORK, newer))], "what is said with one more definition")
+    expect_equal(await said(), [("silent", None)], "what is said once the worker has stopped")
+    await kit.registry.withdraw(kit.owner("silent"))
+    expect_equal(await said(), [], "what is said once nobody is enrolled")
+
+
 CASES = (
     wakes_for_a_delay, wakes_for_a_retry_and_a_lapse, wakes_for_an_unsettled_end, wakes_for_a_released_row,
-    keeps_due_times, idle, survives_an_outage,
+    keeps_due_times, idle, survives_an_outage, enrolments,
 )  # fmt: skip

@@ -99,6 +99,10 @@ SELECT array_agg(due.id ORDER BY due.id) FROM (
 SELECT o.identity FROM perdure.owners AS o
 WHERE NOT EXISTS (SELECT 1 FROM perdure.leases AS l WHERE l.incarnation = o.incarnation) ORDER BY o.incarnation LIMIT 1000;
 
+-- name: owners
+-- Every enrolled owner; as many as there are workers, and those that died on other machines.
+SELECT o.identity FROM perdure.owners AS o ORDER BY o.incarnation LIMIT 10000;
+
 -- name: holders
 -- The owners whose death would change something, with their evidence: they hold a lease whose row would be claimable
 -- or due for settling. One step of leases_claim per owner, then its leases up to the first such.
