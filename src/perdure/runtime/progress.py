@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from perdure.contract.ports import WorkerFault
 from perdure.contract.registry import Registry
@@ -45,8 +46,9 @@ class ProgressBook:
                 self._noted[key.process_id] = ReportedProgress(key, progress)
         if idle and threading.get_ident() == self._home:
             self._begin()
-        elif idle and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._begin)
+        elif idle:
+            with suppress(RuntimeError):  # the loop was closed: nothing of this program is written any more
+                self._loop.call_soon_threadsafe(self._begin)
 
     async def commit(self, command: RowCommand, *beside: RowCommand) -> Receipt:
         """Commit what ends a run, or parks it, together with the last that it said: once it has ended, its lease is
