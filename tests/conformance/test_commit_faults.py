@@ -15,7 +15,8 @@ from perdure.clock import Clock
 from perdure.contract.moments import MomentName
 from perdure.contract.registry import Registry
 from perdure.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
-from perdure.stores.memory import MemoryRegistry, MemoryRows
+from perdure.stores.memory import MemoryRegistry
+from perdure.stores.memory_rows import MemoryRows
 from perdure.stores.sqlite.store import SqliteRegistry
 from perdure.testing.conformance import Kit
 from perdure.testing.conformance.kit import registration
