@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 import msgspec
 
@@ -17,15 +17,7 @@ from perdure.contract.moments import Moments
 from perdure.contract.ports import AdmissionReport, Engine, EventSink, WorkerFault
 from perdure.contract.registry import Registry
 from perdure.engines.command.engine import CommandEngine
-from perdure.engines.command.request import (
-    DEFAULT_GRACE,
-    DEFAULT_MAX_LINE_BYTES,
-    DEFAULT_MAX_LINES,
-    DEFAULT_MAX_OUTPUT_BYTES,
-    RESULT,
-    CommandResult,
-    command_registration,
-)
+from perdure.engines.command.request import RESULT, CommandOptions, CommandResult, command_registration
 from perdure.engines.python.code import PythonCode
 from perdure.engines.python.context import ProcessContext
 from perdure.engines.python.definitions import Process, define, milliseconds
@@ -461,36 +453,27 @@ class Host:
         argv: Sequence[str],
         *,
         id: str | None = None,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        grace: timedelta | float = DEFAULT_GRACE,
-        deadline: timedelta | float | None = None,
-        queue: str = "default",
-        max_lines: int = DEFAULT_MAX_LINES,
-        max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
-        max_output_bytes: int = DEFAULT_MAX_OUTPUT_BYTES,
         label: str | None = None,
+        **options: Unpack[CommandOptions],
     ) -> Handle[CommandResult]:
         """Start a program of the operating system as a process: owner_bound, so it is never run twice.
 
-        `argv` is the program and its arguments, byte for byte; no shell sees them. Its environment is PATH, HOME,
-        LANG, LC_*, TZ and TMPDIR of the worker, and `env`. `cwd` is an absolute path. Told to stop, it gets SIGTERM
-        and, after `grace`, SIGKILL with all that descends from it. Its lines are events `output` of the process, up to
-        the bounds (`max_output_bytes` and `max_lines` for both streams together). See docs/commands.md.
+        `argv` is the program and its arguments, byte for byte; no shell sees them. Its lines are events `output` of the
+        process. `options` are those of CommandOptions: `env`, `cwd`, `grace`, `deadline`, `queue`, and bounds of the
+        output. See docs/commands.md.
 
         Raises InvalidPayload for what is no argument or environment (a NUL, say), InvalidOption for options.
         """
         serving = self._open
-        registration = command_registration(
-            self._ids.process_id() if id is None else id, argv, env=env, cwd=cwd, grace_ms=milliseconds(grace),
-            deadline_ms=None if deadline is None else milliseconds(deadline), queue=queue,
-            max_lines=max_lines, max_line_bytes=max_line_bytes, max_output_bytes=max_output_bytes, label=label,
-        )  # fmt: skip
+        id = self._ids.process_id() if id is None else id
+        registration = command_registration(id, argv, label=label, **options)
         return Handle(serving, registration.id, RESULT, await self._register(serving, registration))
 
-    async def shell(self, text: str, **options: Any) -> Handle[CommandResult]:
+    async def shell(
+        self, text: str, *, id: str | None = None, label: str | None = None, **options: Unpack[CommandOptions]
+    ) -> Handle[CommandResult]:
         """Start `/bin/sh -c text`; the options are those of `command`. Whatever is put into the text is run."""
-        return await self.command(["/bin/sh", "-c", text], **options)
+        return await self.command(["/bin/sh", "-c", text], id=id, label=label, **options)
 
     # --- processes that others run ----------------------------------------------------------------------------
 

@@ -7,23 +7,17 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
+from perdure.engines.python.children import value_of
 from perdure.engines.python.journal_view import JournalEntry, journal_of
 from perdure.engines.python.signals import Signal
 from perdure.errors import (
     CallerDeparted,
     NoLongerRetained,
-    ProcessAbandoned,
-    ProcessCancelled,
-    ProcessFailed,
 )
 from perdure.hosting.following import follow_live, follow_progress
 from perdure.model.events import Event
 from perdure.model.live import Chunk, check_channel
 from perdure.model.outcomes import (
-    Abandoned,
-    Cancelled,
-    Completed,
-    Failed,
     ProcessAwaitOutput,
     RetainedNoLonger,
 )
@@ -50,7 +44,7 @@ class Handle(Generic[OutputT]):
     """
 
     def __init__(
-        self, serving: Serving, process_id: str, output: ValueType[Any] | None, live_at: int | None = None
+        self, serving: Serving, process_id: str, output: ValueType[OutputT] | None, live_at: int | None = None
     ) -> None:
         self._serving, self.id, self._output, self._live_at = serving, process_id, output, live_at
 
@@ -64,19 +58,9 @@ class Handle(Generic[OutputT]):
         UnknownProcess, CallerDeparted, NoLongerRetained, or the store's error.
         """
         outcome = await self.outcome()
-        match outcome:
-            case Completed(value):
-                if self._output is None:
-                    return msgspec.json.decode(value)  # type: ignore[no-any-return]  # an untyped handle
-                return self._output.decode(value)  # type: ignore[no-any-return]
-            case Failed(error):
-                raise ProcessFailed(self.id, outcome, f"{error.type}: {error.message}")
-            case Cancelled(reason, by):
-                raise ProcessCancelled(self.id, outcome, f"{reason} (asked by {by})" if by else reason)
-            case Abandoned(evidence):
-                raise ProcessAbandoned(self.id, outcome, f"{evidence.writer}: {evidence.proof}")
-            case RetainedNoLonger(status, pruned_at_ms):
-                raise NoLongerRetained(self.id, status, pruned_at_ms)
+        if isinstance(outcome, RetainedNoLonger):
+            raise NoLongerRetained(self.id, outcome.status, outcome.pruned_at_ms)
+        return value_of(self.id, outcome, self._output)
 
     async def outcome(self) -> ProcessAwaitOutput:
         """How the process ended, once it has: a closed union for `match`."""

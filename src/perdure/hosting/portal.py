@@ -15,7 +15,6 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
-from perdure.engines.command.request import CommandResult
 from perdure.engines.python.definitions import Process
 from perdure.errors import WrongHostUse
 from perdure.host import Host
@@ -244,11 +243,8 @@ class Portal:
             raise WrongHostUse(NOT_OPEN)
         return SyncHandle(self, self.host.get_handle(id) if process is None else self.host.get_handle(id, process))
 
-    def shell(self, text: str, **options: Any) -> SyncHandle[CommandResult]:
-        """See Host.shell."""
-        return self.command(["/bin/sh", "-c", text], **options)
-
     command = _starting(Host.command)
+    shell = _starting(Host.shell)
     register_external = _starting(Host.register_external)
     complete = _on_host(Host.complete)
     record_departure = _on_host(Host.record_departure)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
 from perdure import canonical
+from perdure.engines.python.definitions import milliseconds
 from perdure.errors import InvalidOption, InvalidPayload
 from perdure.ids import check_process_id
-from perdure.model.registration import Definition, Identity, Registration
+from perdure.model.registration import Definition, Identity, ParentEnd, Registration
 from perdure.values import ValueType, value_type
 
 COMMAND = Definition("command", "command", 1)
@@ -59,21 +60,44 @@ REQUEST: ValueType[CommandRequest] = value_type(CommandRequest)
 RESULT: ValueType[CommandResult] = value_type(CommandResult)
 
 
+class CommandOptions(TypedDict, total=False):
+    """What may be said of a command besides its argv, by whoever starts it.
+
+    `env`: its environment, beside PATH, HOME, LANG, LC_*, TZ and TMPDIR of the worker. `cwd`: an absolute path. Told to
+    stop, it gets SIGTERM and, after `grace` (0 to an hour), SIGKILL with all that descends from it; `deadline`: when it
+    is told so by itself. `queue`: whose workers run it. `max_lines` (up to 1,000,000), `max_line_bytes` (1 to 131,072)
+    and `max_output_bytes` (up to 64 MiB, both streams together) bound what of its output is stored. Durations are a
+    timedelta, or seconds.
+    """
+
+    env: Mapping[str, str] | None
+    cwd: str | None
+    grace: timedelta | float
+    deadline: timedelta | float | None
+    queue: str
+    max_lines: int
+    max_line_bytes: int
+    max_output_bytes: int
+
+
 def command_registration(
     id: str,
     argv: Sequence[str],
     *,
-    env: Mapping[str, str] | None,
-    cwd: str | None,
-    grace_ms: int,
-    deadline_ms: int | None,
-    queue: str,
-    max_lines: int,
-    max_line_bytes: int,
-    max_output_bytes: int,
-    label: str | None,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    grace: timedelta | float = DEFAULT_GRACE,
+    deadline: timedelta | float | None = None,
+    queue: str = "default",
+    max_lines: int = DEFAULT_MAX_LINES,
+    max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
+    max_output_bytes: int = DEFAULT_MAX_OUTPUT_BYTES,
+    label: str | None = None,
+    parent: str | None = None,
+    parent_end: ParentEnd = "cancel",
 ) -> Registration:
     """The registration of a command. Raises InvalidPayload (argv, env) or InvalidOption."""
+    grace_ms = milliseconds(grace)
     for name, value, least, most in (
         ("grace", grace_ms, 0, LONGEST_GRACE_MS),
         ("max_lines", max_lines, 0, 1_000_000),
@@ -94,10 +118,18 @@ def command_registration(
         definition=COMMAND,
         recovery="owner_bound",
         input=msgspec.Raw(canonical.encode(fields)),  # refuses NUL and lone surrogates, with their path
-        deadline_ms=deadline_ms,
+        deadline_ms=None if deadline is None else milliseconds(deadline),
         queue=queue,
         identity=None if label is None else Identity("command", label),
+        parent=parent,
+        parent_end=parent_end,
     )
+
+
+def program_name(argv: object) -> str:
+    """What a command is called by: its program without the folder. Whether argv is one is checked elsewhere."""
+    first = argv[0] if isinstance(argv, Sequence) and not isinstance(argv, str | bytes) and argv else ""
+    return (first.rpartition("/")[2] if isinstance(first, str) else "") or "command"
 
 
 def _checked_argv(argv: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from perdure.engines.python.operations import Operation
 from perdure.errors import InvalidOption, ProcessAbandoned, ProcessCancelled, ProcessFailed
 from perdure.model.outcomes import Abandoned, Cancelled, Completed, Failed, Outcome
 from perdure.model.registration import NULL, PARENT_ENDS, ParentEnd, Registration
+from perdure.values import ValueType
 
 ResultT = TypeVar("ResultT")
 
@@ -45,11 +46,15 @@ def child_id(parent_id: str, key: str) -> str:
     return f"{plain[: LONGEST_ID - 17]}.{digest}"
 
 
+def check_parent_end(parent_end: ParentEnd) -> None:
+    if parent_end not in PARENT_ENDS:
+        raise InvalidOption("parent_end", parent_end, "'cancel', 'abandon' or 'wait'")
+
+
 def child_registration(
     parent_id: str, key: str, process: Process[Any, Any], value: Any, parent_end: ParentEnd
 ) -> Registration:
-    if parent_end not in PARENT_ENDS:
-        raise InvalidOption("parent_end", parent_end, "'cancel', 'abandon' or 'wait'")
+    check_parent_end(parent_end)
     if process.input_type is None and value is not None:
         raise InvalidOption("value", value, f"none: {process.definition.name} takes no input")
     return Registration(
@@ -67,14 +72,16 @@ def child_registration(
     )
 
 
-def value_of(child: str, outcome: Outcome, process: Process[Any, ResultT]) -> ResultT:
-    """The child's value, or the error that says how it ended."""
+def value_of(process_id: str, outcome: Outcome, result: ValueType[ResultT] | None) -> ResultT:
+    """What a process returned (plain JSON data if its type is not known), or the error that says how it ended."""
     match outcome:
         case Completed(value):
-            return process.output_type.decode(value)  # type: ignore[no-any-return]
+            if result is None:
+                return msgspec.json.decode(value)  # type: ignore[no-any-return]  # an untyped handle
+            return result.decode(value)
         case Failed(error):
-            raise ProcessFailed(child, outcome, f"{error.type}: {error.message}")
+            raise ProcessFailed(process_id, outcome, f"{error.type}: {error.message}")
         case Cancelled(reason, by):
-            raise ProcessCancelled(child, outcome, f"{reason} (asked by {by})" if by else reason)
+            raise ProcessCancelled(process_id, outcome, f"{reason} (asked by {by})" if by else reason)
         case Abandoned(evidence):
-            raise ProcessAbandoned(child, outcome, f"{evidence.writer}: {evidence.proof}")
+            raise ProcessAbandoned(process_id, outcome, f"{evidence.writer}: {evidence.proof}")

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, ParamSpec, TypeVar, cast, overload
+from typing import Any, ParamSpec, TypeVar, Unpack, cast, overload
 from uuid import UUID
 
 import msgspec
 
 from perdure import canonical
+from perdure.engines.command.request import (
+    RESULT,
+    CommandOptions,
+    CommandResult,
+    command_registration,
+    program_name,
+)
 from perdure.engines.python.beside import Beside
 from perdure.engines.python.branches import gather, race, run_branches
-from perdure.engines.python.children import ChildHandle, child_registration, value_of
+from perdure.engines.python.children import ChildHandle, check_parent_end, child_id, child_registration, value_of
 from perdure.engines.python.definitions import Process
+from perdure.engines.python.effects import Effects
 from perdure.engines.python.execution import Execution
-from perdure.engines.python.log_effects import LogEffects
 from perdure.engines.python.operations import Keys, Operation, TaskGuard, check_operations
 from perdure.engines.python.signals import Signal
 from perdure.engines.python.steps import step_call
 from perdure.errors import InvalidOption
 from perdure.model.events import Event
-from perdure.model.registration import ParentEnd, RetryPolicy
+from perdure.model.registration import ParentEnd, Registration, RetryPolicy
+from perdure.values import ValueType
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -83,7 +91,7 @@ class ProcessContext(ContextFacts):
         self._made_keys: Keys | None = None
 
     @property
-    def _effects(self) -> LogEffects:
+    def _effects(self) -> Effects:
         return self._execution.effects
 
     @property
@@ -239,16 +247,44 @@ class ProcessContext(ContextFacts):
 
         async def perform(full: str) -> ChildHandle[OutputT]:
             registration = child_registration(self.process_id, full, process, value, parent_end)
-            child_id = await self._effects.start_child(full, registration)
-            if parent_end == "wait":
-                self._execution.awaited_children.append(child_id)
-            return ChildHandle(child_id, lambda: self._result_of(child_id, process))
+            started = await self._start_child(full, registration)
+            return ChildHandle(started, lambda: self._result_of(started, process.output_type))
 
         return self._operation(f"child:{process.definition.name}", key, perform)
 
-    def _result_of(self, child_id: str, process: Process[Any, OutputT]) -> Operation[OutputT]:
+    def command(
+        self,
+        argv: Sequence[str],
+        *,
+        key: str | None = None,
+        parent_end: ParentEnd = "cancel",
+        **options: Unpack[CommandOptions],
+    ) -> Operation[ChildHandle[CommandResult]]:
+        """Start a program of the operating system as a child process: see Host.command and `start`.
+
+        It is owner_bound, so it is never run twice: if its worker dies, its end is not known, and it waits for an
+        abandon request; `deadline` tells only a command that runs. Its result raises ProcessFailed with its exit code.
+        """
+
+        check_parent_end(parent_end)
+
+        async def perform(full: str) -> ChildHandle[CommandResult]:
+            id = child_id(self.process_id, full)
+            registration = command_registration(id, argv, parent=self.process_id, parent_end=parent_end, **options)
+            started = await self._start_child(full, registration)
+            return ChildHandle(started, lambda: self._result_of(started, RESULT))
+
+        return self._operation(f"child:{program_name(argv)}", key, perform)
+
+    async def _start_child(self, key: str, registration: Registration) -> str:
+        started = await self._effects.start_child(key, registration)
+        if registration.parent_end == "wait":
+            self._execution.awaited_children.append(started)
+        return started
+
+    def _result_of(self, child_id: str, result: ValueType[OutputT]) -> Operation[OutputT]:
         async def perform(full: str) -> OutputT:
-            return value_of(child_id, await self._effects.await_child(full, child_id), process)
+            return value_of(child_id, await self._effects.await_child(full, child_id), result)
 
         return self._operation(f"result:{child_id}", None, perform)
 
@@ -257,13 +293,13 @@ class ProcessContext(ContextFacts):
     async def gather(self, *operations: Operation[Any]) -> list[Any]:
         """Do them at once; their values in order. All of them end; then the first failure (in order) is raised."""
         check_operations(operations, "gather")
-        return await gather(self._keys.next("gather"), operations, self._effects, self.guard, self._support)
+        return await gather(self._keys.next("gather"), operations, self._execution.effects, self.guard, self._support)
 
     async def race(self, *operations: Operation[Any]) -> tuple[int, Any]:
         """Do operations at once until one has ended: its place and its value. The others are cancelled. Which one it
         was is recorded, and so the same on replay."""
         check_operations(operations, "race")
-        return await race(self._keys.next("race"), operations, self._effects, self.guard, self._support)
+        return await race(self._keys.next("race"), operations, self._execution.effects, self.guard, self._support)
 
     async def branches(self, *functions: Callable[[ProcessContext], Coroutine[Any, Any, Any]]) -> list[Any]:
         """Run several sequences of operations at once, each with a context (and key scope) of its own; their values in
@@ -272,7 +308,7 @@ class ProcessContext(ContextFacts):
         scopes = [f"{key}[{index}]/" for index in range(len(functions))]
         contexts = [ProcessContext(self._execution, scope) for scope in scopes]
         work = [function(context) for function, context in zip(functions, contexts, strict=True)]
-        return await run_branches(key, work, self._effects, self.guard, self._support)
+        return await run_branches(key, work, self._execution.effects, self.guard, self._support)
 
     # --- the rest ---------------------------------------------------------------------------------------------
 

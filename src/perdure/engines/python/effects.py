@@ -71,6 +71,10 @@ class Effects(Protocol):
         """Record which of several operations came first, and the keys of those that did not."""
         ...
 
+    def operation_ended(self) -> None:
+        """The code goes on after one more operation."""
+        ...
+
     def decided_race(self, key: str) -> int | None:
         """What `decide_race` has recorded under this key, if it has."""
         ...

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, Unpack, overload
 from uuid import UUID
 
 from perdure.contract.ports import Suspended
+from perdure.engines.command.request import CommandOptions, CommandResult
 from perdure.engines.python.children import ChildHandle
 from perdure.engines.python.context import ContextFacts, ProcessContext
 from perdure.engines.python.definitions import Process
@@ -141,6 +142,13 @@ class SyncContext(ContextFacts):
     ) -> ChildHandle[OutputT]:  # fmt: skip
         """See ProcessContext.start; wait for the child with `ctx.result(child)`."""
         return self._block(lambda: _done(self.later.start(process, value, key=key, parent_end=parent_end)))
+
+    def command(
+        self, argv: Sequence[str], *, key: str | None = None, parent_end: ParentEnd = "cancel",
+        **options: Unpack[CommandOptions],
+    ) -> ChildHandle[CommandResult]:  # fmt: skip
+        """See ProcessContext.command; wait for it with `ctx.result(command)`."""
+        return self._block(lambda: _done(self.later.command(argv, key=key, parent_end=parent_end, **options)))
 
     def result(self, child: ChildHandle[OutputT]) -> OutputT:
         """The value the child returned, once it has."""
