@@ -158,7 +158,8 @@ class Flushers:
             for entry in entries:
                 entry.results, entry.error = [], error
             held = []
-        self._deliver([entry for entry in entries if entry not in held], committer.commits != before)
+        wrote = committer.commits != before and committer is not self._renewing  # a renewal changes no row
+        self._deliver([entry for entry in entries if entry not in held], wrote)
         return held
 
     def _give_up(self, entries: Sequence[Entry]) -> None:

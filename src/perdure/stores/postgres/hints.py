@@ -17,8 +17,8 @@ from perdure.stores.postgres.connections import Connection, Connections
 from perdure.stores.postgres.own_loop import OwnLoop
 from perdure.stores.postgres.url import Target
 
-SPACING_S = 0.005
-"""Hints that would come closer together than this are sent as one."""
+SPACING_S, LONGEST_SPACING_S = 0.002, 0.02
+"""Hints that would come closer together than this are sent as one; the more there are, the further apart they go."""
 PROBE_BOUND_S = 2.0
 PROBE_EVERY_S = 20.0
 BACKOFF_S = 1.0
@@ -49,12 +49,14 @@ class Hints:
             self._sender = self._loop.spawn(self._send())
 
     async def _send(self) -> None:
+        spacing_s = SPACING_S
         while self._due:
             self._due = False
             with suppress(Exception):  # whatever it was: a hint may be lost
                 async with self._connections.one() as connection:
                     await self._notify(connection, self._tag)
-            await self._loop.pause(SPACING_S)
+            await self._loop.pause(spacing_s)
+            spacing_s = min(spacing_s * 2, LONGEST_SPACING_S)
 
     async def _notify(self, connection: Connection, tag: str) -> None:
         """Nothing rests on it, so nothing waits for the disk."""

@@ -1,7 +1,8 @@
 -- The first schema. Payloads are JSON text; times are milliseconds. `perdure.` stands for the schema that was chosen.
 -- Every unique key of a big table begins with the row, so that each can be partitioned by it later. Text is compared
 -- byte by byte (COLLATE "C"), as on every store. A function keeps its name and meaning for ever: programs of the version
--- before call it while this one is there already.
+-- before call it while this one is there already. All that the functions look up they look up by an index, whatever the
+-- statistics of a table that was empty a minute ago say: so their plans are made once, and none reads a table through.
 
 -- The steps that have been made.
 CREATE TABLE perdure.versions (
@@ -130,17 +131,24 @@ CREATE FUNCTION perdure.take_rows(
     wanted_ids text[], known bigint[], seen_ids text[], seen_known bigint[], waiting boolean,
     OUT now_ms bigint, OUT held text[], OUT rows bigint[], OUT ids text[], OUT states text[], OUT bodies text[],
     OUT leases text[]
-) LANGUAGE plpgsql VOLATILE AS $$
+) LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
 DECLARE
-    locked bigint[] := '{}';
+    locked  bigint[] := '{}';
+    lacking boolean[] := '{}';
 BEGIN
     IF cardinality(wanted_ids) > 0 THEN
         IF waiting THEN
-            locked := ARRAY(SELECT p.row FROM perdure.processes AS p WHERE p.id = ANY (wanted_ids)
-                            ORDER BY p.id FOR NO KEY UPDATE);
+            SELECT coalesce(array_agg(w.row), '{}'), coalesce(array_agg(w.lacking), '{}') INTO locked, lacking
+            FROM (SELECT p.row, w.row IS DISTINCT FROM p.row AS lacking
+                  FROM unnest(wanted_ids, known) AS w(id, row) JOIN perdure.processes AS p ON p.id = w.id
+                  ORDER BY p.id FOR NO KEY UPDATE OF p) AS w;
         ELSE
-            locked := ARRAY(SELECT p.row FROM perdure.processes AS p WHERE p.id = ANY (wanted_ids)
-                            ORDER BY p.id FOR NO KEY UPDATE SKIP LOCKED);
+            SELECT coalesce(array_agg(w.row), '{}'), coalesce(array_agg(w.lacking), '{}') INTO locked, lacking
+            FROM (SELECT p.row, w.row IS DISTINCT FROM p.row AS lacking
+                  FROM unnest(wanted_ids, known) AS w(id, row) JOIN perdure.processes AS p ON p.id = w.id
+                  ORDER BY p.id FOR NO KEY UPDATE OF p SKIP LOCKED) AS w;
         END IF;
         IF cardinality(locked) < cardinality(wanted_ids) THEN
             held := ARRAY(SELECT p.id FROM perdure.processes AS p WHERE p.id = ANY (wanted_ids)
@@ -151,11 +159,12 @@ BEGIN
         SELECT array_agg(p.row), array_agg(p.id), array_agg(p.state), array_agg(r.body),
                array_agg(perdure.lease_text(p.id, l))
         INTO rows, ids, states, bodies, leases
-        FROM (SELECT unnest(locked) AS row
-              UNION ALL SELECT p.row FROM perdure.processes AS p WHERE p.id = ANY (seen_ids)) AS taken
+        FROM (SELECT w.row, w.lacking FROM unnest(locked, lacking) AS w(row, lacking)
+              UNION ALL
+              SELECT p.row, w.row IS DISTINCT FROM p.row
+              FROM unnest(seen_ids, seen_known) AS w(id, row) JOIN perdure.processes AS p ON p.id = w.id) AS taken
         JOIN perdure.processes AS p ON p.row = taken.row
-        JOIN unnest(wanted_ids || seen_ids, known || seen_known) AS wanted(id, row) ON wanted.id = p.id
-        LEFT JOIN perdure.registrations AS r ON r.row = p.row AND wanted.row IS DISTINCT FROM p.row
+        LEFT JOIN perdure.registrations AS r ON r.row = p.row AND taken.lacking
         LEFT JOIN perdure.leases AS l ON l.row = p.row;
     END IF;
     now_ms := perdure.now_ms();
@@ -167,16 +176,25 @@ CREATE FUNCTION perdure.take_leases(
     wanted_ids text[], known bigint[], waiting boolean,
     OUT now_ms bigint, OUT held text[], OUT rows bigint[], OUT ids text[], OUT states text[], OUT bodies text[],
     OUT leases text[]
-) LANGUAGE plpgsql VOLATILE AS $$
+) LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
 DECLARE
-    locked bigint[];
+    locked  bigint[];
+    lacking boolean[];
 BEGIN
     IF waiting THEN
-        locked := ARRAY(SELECT l.row FROM perdure.processes AS p JOIN perdure.leases AS l ON l.row = p.row
-                        WHERE p.id = ANY (wanted_ids) ORDER BY p.id FOR NO KEY UPDATE OF l);
+        SELECT coalesce(array_agg(w.row), '{}'), coalesce(array_agg(w.lacking), '{}') INTO locked, lacking
+        FROM (SELECT p.row, w.row IS DISTINCT FROM p.row AS lacking
+              FROM unnest(wanted_ids, known) AS w(id, row)
+              JOIN perdure.processes AS p ON p.id = w.id JOIN perdure.leases AS l ON l.row = p.row
+              ORDER BY p.id FOR NO KEY UPDATE OF l) AS w;
     ELSE
-        locked := ARRAY(SELECT l.row FROM perdure.processes AS p JOIN perdure.leases AS l ON l.row = p.row
-                        WHERE p.id = ANY (wanted_ids) ORDER BY p.id FOR NO KEY UPDATE OF l SKIP LOCKED);
+        SELECT coalesce(array_agg(w.row), '{}'), coalesce(array_agg(w.lacking), '{}') INTO locked, lacking
+        FROM (SELECT p.row, w.row IS DISTINCT FROM p.row AS lacking
+              FROM unnest(wanted_ids, known) AS w(id, row)
+              JOIN perdure.processes AS p ON p.id = w.id JOIN perdure.leases AS l ON l.row = p.row
+              ORDER BY p.id FOR NO KEY UPDATE OF l SKIP LOCKED) AS w;
     END IF;
     IF cardinality(locked) < cardinality(wanted_ids) THEN
         held := ARRAY(SELECT p.id FROM perdure.processes AS p JOIN perdure.leases AS l ON l.row = p.row
@@ -185,11 +203,10 @@ BEGIN
     END IF;
     SELECT array_agg(p.row), array_agg(p.id), array_agg(p.state), array_agg(r.body), array_agg(perdure.lease_text(p.id, l))
     INTO rows, ids, states, bodies, leases
-    FROM unnest(locked) AS taken(row)
+    FROM unnest(locked, lacking) AS taken(row, lacking)
     JOIN perdure.processes AS p ON p.row = taken.row
     JOIN perdure.leases AS l ON l.row = p.row
-    JOIN unnest(wanted_ids, known) AS wanted(id, row) ON wanted.id = p.id
-    LEFT JOIN perdure.registrations AS r ON r.row = p.row AND wanted.row IS DISTINCT FROM p.row;
+    LEFT JOIN perdure.registrations AS r ON r.row = p.row AND taken.lacking;
     now_ms := perdure.now_ms();
 END $$;
 
@@ -203,7 +220,9 @@ CREATE FUNCTION perdure.take_claims(
     claimers text[], claims text[], lanes text[], wanted integer, at_ms bigint, at_boot_ms bigint, dead text[],
     OUT now_ms bigint, OUT again_claims text[], OUT again_ids text[], OUT priorities smallint[], OUT dues bigint[],
     OUT rows bigint[], OUT ids text[], OUT states text[], OUT bodies text[], OUT leases text[]
-) LANGUAGE plpgsql VOLATILE AS $$
+) LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
 DECLARE
     boot_ms       bigint;
     page_priority smallint := -1;
@@ -296,7 +315,9 @@ CREATE FUNCTION perdure.write_rows(
     dropped_rows bigint[], dropped_fences bigint[], dropped_expiries bigint[],
     progress_rows bigint[], progress_bodies text[], partly boolean,
     OUT change_position bigint, OUT met text[], OUT overtaken integer
-) LANGUAGE plpgsql VOLATILE AS $$
+) LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
 DECLARE
     inserted text[];
     unmade   bigint[] := '{}';
@@ -379,4 +400,33 @@ BEGIN
         SELECT w.row, w.body FROM unnest(progress_rows, progress_bodies) AS w(row, body)
         ON CONFLICT (row) DO UPDATE SET body = excluded.body;
     END IF;
+END $$;
+
+-- The earliest of: a row of these lanes becoming ready, a lapse of theirs, a deadline, an unsettled end; all after now.
+-- Lapses are in boot time, and are answered as wall time.
+CREATE FUNCTION perdure.next_due(lanes text[], at_ms bigint, at_boot_ms bigint) RETURNS bigint
+LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+BEGIN
+    RETURN (SELECT min(soonest.due) FROM (
+        SELECT (SELECT p.ready_at FROM perdure.processes AS p
+                WHERE p.lane = range.lane AND p.priority = range.priority AND p.ready_at > at_ms
+                ORDER BY p.ready_at LIMIT 1) AS due
+        FROM (SELECT l.lane, p.priority::smallint AS priority
+              FROM unnest(lanes) AS l(lane) CROSS JOIN generate_series(0, 9) AS p(priority)) AS range
+        UNION ALL
+        SELECT (SELECT l.boot_expires_at - at_boot_ms + at_ms FROM perdure.leases AS l
+                WHERE l.lane = range.lane AND l.priority = range.priority AND l.boot_expires_at > at_boot_ms
+                ORDER BY l.boot_expires_at LIMIT 1)
+        FROM (SELECT l.lane, p.priority::smallint AS priority
+              FROM unnest(lanes) AS l(lane) CROSS JOIN generate_series(0, 9) AS p(priority)) AS range
+        UNION ALL
+        SELECT (SELECT p.deadline_at FROM perdure.processes AS p WHERE p.deadline_at > at_ms ORDER BY p.deadline_at LIMIT 1)
+        UNION ALL
+        SELECT (SELECT p.settle_at FROM perdure.processes AS p WHERE p.settle_at > at_ms ORDER BY p.settle_at LIMIT 1)
+        UNION ALL
+        SELECT (SELECT min(greatest(l.settle_at, l.boot_expires_at - at_boot_ms + at_ms)) FROM perdure.leases AS l
+                WHERE l.settle_at IS NOT NULL AND greatest(l.settle_at, l.boot_expires_at - at_boot_ms + at_ms) > at_ms)
+    ) AS soonest);
 END $$;

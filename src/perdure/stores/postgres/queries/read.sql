@@ -59,26 +59,7 @@ LEFT JOIN LATERAL (SELECT * FROM perdure.events AS e WHERE e.row = p.row AND e.s
 WHERE p.id = :id;
 
 -- name: next_due
--- The earliest of: a row of these lanes becoming ready, a lapse of theirs, a deadline, an unsettled end; all after now.
--- Lapses are in boot time, and are answered as wall time.
-SELECT min(due) FROM (
-    SELECT (SELECT p.ready_at FROM perdure.processes AS p
-            WHERE p.lane = seek.lane AND p.priority = seek.priority AND p.ready_at > :now::bigint
-            ORDER BY p.ready_at LIMIT 1) AS due
-    FROM (SELECT l.lane, p.priority FROM unnest(:lanes::text[]) AS l(lane) CROSS JOIN generate_series(0, 9) AS p(priority)) AS seek
-    UNION ALL
-    SELECT (SELECT l.boot_expires_at - :boot_now::bigint + :now::bigint FROM perdure.leases AS l
-            WHERE l.lane = seek.lane AND l.priority = seek.priority AND l.boot_expires_at > :boot_now::bigint
-            ORDER BY l.boot_expires_at LIMIT 1)
-    FROM (SELECT l.lane, p.priority FROM unnest(:lanes::text[]) AS l(lane) CROSS JOIN generate_series(0, 9) AS p(priority)) AS seek
-    UNION ALL
-    SELECT (SELECT deadline_at FROM perdure.processes WHERE deadline_at > :now::bigint ORDER BY deadline_at LIMIT 1)
-    UNION ALL
-    SELECT (SELECT settle_at FROM perdure.processes WHERE settle_at > :now::bigint ORDER BY settle_at LIMIT 1)
-    UNION ALL
-    SELECT (SELECT min(greatest(l.settle_at, l.boot_expires_at - :boot_now::bigint + :now::bigint)) FROM perdure.leases AS l
-            WHERE l.settle_at IS NOT NULL AND greatest(l.settle_at, l.boot_expires_at - :boot_now::bigint + :now::bigint) > :now::bigint)
-) AS found;
+SELECT perdure.next_due(:lanes, :now, :boot_now);
 
 -- name: due_for_settling
 -- Ids of rows that a settling pass must look at. By the three partial indexes.
