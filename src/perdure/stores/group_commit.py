@@ -31,6 +31,11 @@ class Entry:
     results: list[Result] = field(default_factory=list)
     error: BaseException | None = None
 
+    @property
+    def in_thread(self) -> bool:
+        """Whether its caller waits in a thread."""
+        return isinstance(self.waiting, ThreadFuture)
+
     def withdrawn(self) -> bool:
         return bool(self.waiting.cancelled())
 

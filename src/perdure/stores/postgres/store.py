@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from concurrent.futures import Future as ThreadFuture
 from contextlib import suppress
@@ -12,10 +11,11 @@ from typing import Any, TypeVar
 from perdure.clock import Clock, Moment
 from perdure.contract.moments import Moments, NoMoments
 from perdure.contract.registry import CommitListener, TransactionWork
-from perdure.errors import ForkedConnection, PerdureError, StoreClosed
+from perdure.errors import PerdureError
 from perdure.ids import Ids, SystemIds
 from perdure.model.leases import DeathProof, Enrolment, Owner
 from perdure.model.registration import Definition
+from perdure.stores.callers import Callers
 from perdure.stores.group_commit import LARGEST_BATCH, Entry, single
 from perdure.stores.live import LocalWire
 from perdure.stores.postgres.engine import Engine
@@ -41,11 +41,8 @@ class PostgresRegistry(PostgresReads):
         self.name = target.name
         self.live_wire = LocalWire()
         self._shared = Shared(target, clock, moments)
-        self._pid, self._loop = os.getpid(), asyncio.get_running_loop()
-        self._listeners: list[CommitListener] = []
+        self._callers = Callers(self.name, lambda entries: self._own.soon(self._engine.flushers.submit, entries))
         self._hint_listeners: list[Callable[[], None]] = []
-        self._gathered: list[Entry] = []
-        self._closed = False
         self._own = OwnLoop()
         self._ids = ids
         self._lender = Lender(self._shared)
@@ -86,10 +83,9 @@ class PostgresRegistry(PostgresReads):
         return engine
 
     async def close(self) -> None:
-        if self._closed or os.getpid() != self._pid:
+        if self._callers.closed or self._callers.forked:
             return
-        self._hand_over()
-        self._closed = True
+        self._callers.close()
         await self._lender.close()
         await asyncio.wrap_future(self._own.call(self._engine.close()))
         await asyncio.wrap_future(self._own.stop())
@@ -97,18 +93,10 @@ class PostgresRegistry(PostgresReads):
     def now(self) -> Moment:
         return self._shared.time.now()
 
-    def _check(self) -> None:
-        if os.getpid() != self._pid:
-            raise ForkedConnection(
-                self.name, "it was opened before a fork", "Open the host in the process that uses it."
-            )
-        if self._closed:
-            raise StoreClosed(self.name, "the store was closed", "Open it again.")
-
     async def _call(self, work: Coroutine[Any, Any, T]) -> T:
         """Have it done on the store's own loop."""
         try:
-            self._check()
+            self._callers.check()
         except BaseException:
             work.close()
             raise
@@ -117,10 +105,10 @@ class PostgresRegistry(PostgresReads):
     # --- commands ---------------------------------------------------------------------------------------------
 
     async def execute(self, command: Command) -> Any:
-        return single(await self._submit((command,)))
+        return single(await self._callers.submit((command,)))
 
     def execute_together(self, commands: Sequence[Command]) -> asyncio.Future[list[Result]]:
-        return self._submit(commands)
+        return self._callers.submit(commands)
 
     async def execute_all(self, commands: Sequence[Command]) -> list[Result]:
         """Commands that name their row go singly, in the batches of whichever flusher is free. What befell the store in
@@ -129,7 +117,7 @@ class PostgresRegistry(PostgresReads):
             parts: list[Sequence[Command]] = [(command,) for command in commands]
         else:
             parts = [commands[at : at + LARGEST_BATCH] for at in range(0, len(commands), LARGEST_BATCH)]
-        answers = await asyncio.gather(*map(self._submit, parts), return_exceptions=True)
+        answers = await asyncio.gather(*map(self._callers.submit, parts), return_exceptions=True)
         failures = [answer for answer in answers if isinstance(answer, BaseException)]
         if len(failures) == len(parts) or not all(isinstance(failure, PerdureError) for failure in failures):
             for failure in failures:
@@ -140,64 +128,28 @@ class PostgresRegistry(PostgresReads):
         return results
 
     async def execute_within(self, work: TransactionWork) -> Any:
-        self._check()
+        self._callers.check()
         result = await self._lender.execute(work)
         if isinstance(result, PerdureError):
             raise result
-        for listener in tuple(self._listeners):
-            listener([result])
+        self._callers.publish([result])
         self._own.soon(self._engine.hints.ring)
         return result
 
-    def _submit(self, commands: Sequence[Command]) -> asyncio.Future[list[Result]]:
-        """What is submitted in one turn of the loop is handed over together."""
-        if not self._gathered:
-            self._check()
-            self._loop.call_soon(self._hand_over)
-        future: asyncio.Future[list[Result]] = self._loop.create_future()
-        self._gathered.append(Entry(commands, future))
-        return future
-
-    def _hand_over(self) -> None:
-        gathered, self._gathered = self._gathered, []
-        if gathered:
-            self._own.soon(self._engine.flushers.submit, gathered)
-
     def renew_from_thread(self, command: Renew) -> ThreadFuture[RenewReceipt]:
-        self._check()
-        answers: ThreadFuture[list[Result]] = ThreadFuture()
-        renewed: ThreadFuture[RenewReceipt] = ThreadFuture()
-
-        def answer(done: ThreadFuture[list[Result]]) -> None:
-            try:
-                renewed.set_result(single(done.result()))
-            except Exception as error:  # told to whoever renews
-                renewed.set_exception(error)
-
-        answers.add_done_callback(answer)
-        self._own.soon(self._engine.flushers.submit, [Entry((command,), answers)])
+        entry, renewed = self._callers.renewal(command)
+        self._own.soon(self._engine.flushers.submit, [entry])
         return renewed
 
     def observe(self, listener: CommitListener) -> Callable[[], None]:
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        return self._callers.observe(listener)
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
         """On the store's own loop: answer threads one by one, and the user's loop in one call."""
         for entry in entries:
-            if isinstance(entry.waiting, ThreadFuture):
+            if entry.in_thread:
                 asyncio.get_running_loop().call_soon(entry.tell)  # what whoever hears it raises is not ours
-        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._answer, entries)
-
-    def _answer(self, entries: Sequence[Entry]) -> None:
-        receipts = [r for entry in entries for r in entry.results if not isinstance(r, PerdureError)]
-        if receipts:
-            for listener in tuple(self._listeners):
-                listener(receipts)
-        for entry in entries:
-            if not isinstance(entry.waiting, ThreadFuture):
-                entry.tell()
+        self._callers.answer(entries)
 
     # --- other programs ---------------------------------------------------------------------------------------
 
@@ -214,7 +166,7 @@ class PostgresRegistry(PostgresReads):
         return await self._call(self._engine.owners.prove_deaths())
 
     def on_peer_hint(self, listener: Callable[[], None]) -> Callable[[], None]:
-        self._check()
+        self._callers.check()
         self._own.soon(self._engine.hints.listen)
         self._hint_listeners.append(listener)
         return lambda: self._hint_listeners.remove(listener)
@@ -222,7 +174,7 @@ class PostgresRegistry(PostgresReads):
     def _hinted(self) -> None:
         """On the store's own loop."""
         with suppress(RuntimeError):  # the loop was closed: nobody listens any more
-            self._loop.call_soon_threadsafe(self._tell_hinted)
+            self._callers.loop.call_soon_threadsafe(self._tell_hinted)
 
     def _tell_hinted(self) -> None:
         for listener in tuple(self._hint_listeners):

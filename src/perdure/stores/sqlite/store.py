@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future as ThreadFuture
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -17,13 +16,14 @@ from perdure.clock import Clock, Moment, SystemClock
 from perdure.codec import decode_progress, decode_registration, decode_state
 from perdure.contract.moments import Moments, NoMoments
 from perdure.contract.registry import CommitListener, TransactionWork
-from perdure.errors import ForkedConnection, InvalidOption, PerdureError, StoreClosed, UnknownProcess
+from perdure.errors import InvalidOption, PerdureError, UnknownProcess
 from perdure.model.events import Event
 from perdure.model.leases import DeathProof, Enrolment, Lease, Owner
 from perdure.model.progress import Progress
 from perdure.model.queries import EventPage, Filter, Page, RecordPage
 from perdure.model.record import ProcessRecord
 from perdure.model.registration import Definition
+from perdure.stores.callers import Callers
 from perdure.stores.group_commit import LARGEST_BATCH, Entry, single
 from perdure.stores.registry import Result
 from perdure.stores.sqlite.connection import (
@@ -66,11 +66,7 @@ class SqliteRegistry:
     ) -> None:
         self._path, self._clock = path, clock
         self.name = f"sqlite:///{path}"
-        self._pid = os.getpid()
-        self._loop = asyncio.get_running_loop()
-        self._listeners: list[CommitListener] = []
-        self._closed = False
-        self._gathered: list[Entry] = []
+        self._callers = Callers(self.name, lambda entries: self._writer.submit_all(entries))
         self._sql = load_queries("read.sql")
         with ExitStack() as opened, typed_errors(self.name):  # what fails half-way leaves nothing open
             self._connections = [open_connection(path, writer=True, vfs=vfs)]
@@ -78,7 +74,7 @@ class SqliteRegistry:
             ensure_schema(self._connections[0], self.name)
             self._connections[0].set_busy_timeout(0)  # waiting for the write lock is ours: see WriteQueue
             self._peers = Peers(path, clock, one_kernel=not unsafe_filesystem)
-            self.live_wire = SqliteLiveWire(self._peers.folder, self._peers.program, self._loop, clock)
+            self.live_wire = SqliteLiveWire(self._peers.folder, self._peers.program, self._callers.loop, clock)
             self._queue = WriteQueue(self._peers.folder, self.name)
             opened.callback(self._queue.close)
             for _ in range(2):
@@ -117,10 +113,9 @@ class SqliteRegistry:
         return cls(absolute, clock or SystemClock(), unsafe_filesystem, moments or NoMoments(), vfs, lock_bound_ms)
 
     async def close(self) -> None:
-        if self._closed or os.getpid() != self._pid:
+        if self._callers.closed or self._callers.forked:
             return
-        self._closed = True
-        self._hand_over()
+        self._callers.close()
         self._peers.forget_loop()
         self.live_wire.close()
         for thread in (self._writer, self._points, self._scans, self.live_wire):
@@ -133,83 +128,41 @@ class SqliteRegistry:
     def now(self) -> Moment:
         return self._clock.now()
 
-    def _check(self) -> None:
-        if os.getpid() != self._pid:
-            raise ForkedConnection(
-                self.name, "it was opened before a fork", "Open the host in the process that uses it."
-            )
-        if self._closed:
-            raise StoreClosed(self.name, "the store was closed", "Open it again.")
-
     # --- commands ---------------------------------------------------------------------------------------------
 
     async def execute(self, command: Command) -> Any:
-        return single(await self._submit((command,)))
+        return single(await self._callers.submit((command,)))
 
     def execute_together(self, commands: Sequence[Command]) -> asyncio.Future[list[Result]]:
-        return self._submit(commands)
+        return self._callers.submit(commands)
 
     async def execute_all(self, commands: Sequence[Command]) -> list[Result]:
-        parts = [self._submit(commands[at : at + LARGEST_BATCH]) for at in range(0, len(commands), LARGEST_BATCH)]
-        return [result for part in await asyncio.gather(*parts) for result in part]
+        parts = [commands[at : at + LARGEST_BATCH] for at in range(0, len(commands), LARGEST_BATCH)]
+        return [result for part in await asyncio.gather(*map(self._callers.submit, parts)) for result in part]
 
     async def execute_within(self, work: TransactionWork) -> Any:
-        return single(await self._submit((), work))
-
-    def _submit(self, commands: Sequence[Command], work: TransactionWork | None = None) -> asyncio.Future[list[Result]]:
-        """What is submitted in one turn of the loop reaches the writer together: one hand-over, one batch."""
-        if not self._gathered:
-            self._check()
-            self._loop.call_soon(self._hand_over)
-        future: asyncio.Future[list[Result]] = self._loop.create_future()
-        self._gathered.append(Entry(commands, future, work))
-        return future
-
-    def _hand_over(self) -> None:
-        gathered, self._gathered = self._gathered, []
-        self._writer.submit_all(gathered)
+        return single(await self._callers.submit((), work))
 
     def renew_from_thread(self, command: Renew) -> ThreadFuture[RenewReceipt]:
-        self._check()
-        answers: ThreadFuture[list[Result]] = ThreadFuture()
-        renewed: ThreadFuture[RenewReceipt] = ThreadFuture()
-
-        def answer(done: ThreadFuture[list[Result]]) -> None:
-            try:
-                renewed.set_result(single(done.result()))
-            except Exception as error:  # told to whoever renews
-                renewed.set_exception(error)
-
-        answers.add_done_callback(answer)
-        self._writer.submit(Entry((command,), answers), first=True)
+        entry, renewed = self._callers.renewal(command)
+        self._writer.submit(entry, first=True)
         return renewed
 
     def observe(self, listener: CommitListener) -> Callable[[], None]:
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        return self._callers.observe(listener)
 
     def _deliver(self, entries: Sequence[Entry], wrote: bool) -> bool:
         """In the writer thread: answer threads at once, the loop in one call, and ring the other programs."""
         for entry in entries:
-            if isinstance(entry.waiting, ThreadFuture):
+            if entry.in_thread:
                 entry.tell()
-        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._answer, entries)
+        self._callers.answer(entries)
         return self._peers.ring() if wrote else False
-
-    def _answer(self, entries: Sequence[Entry]) -> None:
-        receipts = [r for entry in entries for r in entry.results if not isinstance(r, PerdureError)]
-        if receipts:
-            for listener in tuple(self._listeners):
-                listener(receipts)
-        for entry in entries:
-            if not isinstance(entry.waiting, ThreadFuture):
-                entry.tell()
 
     # --- reads ------------------------------------------------------------------------------------------------
 
     async def get(self, process_id: str) -> ProcessRecord:
-        self._check()
+        self._callers.check()
         found = (await self._points.records((process_id,)))[process_id]
         if found is None:
             raise UnknownProcess(process_id)
@@ -218,12 +171,12 @@ class SqliteRegistry:
         return found
 
     async def get_many(self, process_ids: Collection[str]) -> dict[str, ProcessRecord]:
-        self._check()
+        self._callers.check()
         found = await self._points.records(process_ids)
         return {id: record for id, record in found.items() if isinstance(record, ProcessRecord)}
 
     async def ended_among(self, process_ids: Collection[str]) -> Sequence[str]:
-        self._check()
+        self._callers.check()
         ids = {"ids": as_text([id for id in process_ids if id.isascii()])}
         text = await self._points.call(lambda c: str(self._get(c, "ended_among", ids)))
         return [*msgspec.json.decode(text, type=list[str]), *(id for id in process_ids if not id.isascii())]
@@ -304,7 +257,7 @@ class SqliteRegistry:
         return msgspec.json.decode(text, type=list[str])
 
     async def _scan(self, read: Callable[[apsw.Connection], T]) -> T:
-        self._check()
+        self._callers.check()
         return await self._scans.call(read)
 
     def _get(self, connection: apsw.Connection, name: str, bindings: dict[str, Any] | None = None) -> Any:
@@ -317,7 +270,7 @@ class SqliteRegistry:
         await self._owners.enrol(owner, definitions)
 
     async def enrolled(self) -> tuple[Enrolment, ...]:
-        self._check()
+        self._callers.check()
         return await self._owners.enrolled()
 
     async def withdraw(self, owner: Owner) -> None:
@@ -327,7 +280,7 @@ class SqliteRegistry:
         return await self._owners.prove_deaths()
 
     def on_peer_hint(self, listener: Callable[[], None]) -> Callable[[], None]:
-        return self._peers.on_hint(self._loop, listener)
+        return self._peers.on_hint(self._callers.loop, listener)
 
     async def peer_changes(self) -> Sequence[str] | None:
         """One read of the change position; the ids only if another program has moved it."""

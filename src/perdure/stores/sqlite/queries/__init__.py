@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
 from typing import TypeVar
+
+from perdure.stores.sql_files import read_statements
 
 T = TypeVar("T")
 
@@ -15,13 +16,7 @@ _ROW_OF_VALUES = re.compile(r"\(\?(?:, \?)*\)")
 
 def load_queries(file_name: str) -> dict[str, str]:
     """The statements of one file, by the name in the `-- name:` line above each."""
-    text = files(__package__).joinpath(file_name).read_text("utf-8")
-    statements: dict[str, str] = {}
-    for part in text.split("-- name: ")[1:]:
-        name, _, body = part.partition("\n")
-        lines = [line for line in body.splitlines() if not line.lstrip().startswith("--")]
-        statements[name.strip()] = "\n".join(lines).strip().removesuffix(";")
-    return statements
+    return read_statements(__package__, file_name)
 
 
 class BulkStatement:
