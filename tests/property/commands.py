@@ -146,7 +146,7 @@ def row_commands(draw: st.DrawFn, leases: Sequence[LeaseKey], now_ms: int) -> Ro
         return ClaimToSettle(**common, why=why, by=OWNERS[0], proofs=draw(proofs()))  # type: ignore[arg-type]
     if kind is AwaitEnd:
         return AwaitEnd(**common)
-    return Settle(**common)
+    return Settle(**common, served_sequence=draw(st.integers(1, 12)))
 
 
 KINDS = (

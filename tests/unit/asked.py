@@ -77,7 +77,7 @@ def commands() -> list[RowCommand]:
         SetExternalRef(process_id="p", ref=""),
         Admit(process_id="p", workflow_key="w"),
         Admit(process_id="p", workflow_key="v"),
-        Settle(process_id="p"),
+        *(Settle(process_id="p", served_sequence=sequence) for sequence in (0, 1, 2, 3)),
         AwaitEnd(process_id="p"),
         RowCommand(process_id="p"),
     ]

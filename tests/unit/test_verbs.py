@@ -130,7 +130,7 @@ def test_a_released_row_can_be_given_up_and_its_end_settled() -> None:
 
         await verbs.release(registry, right.key)
         given_up = await verbs.request_abandon(registry, "p-1", by="ada", reason="no longer wanted")
-        settled = await verbs.settle(registry, "p-1")
+        settled = await verbs.settle(registry, "p-1", given_up.record.state.last_sequence)
 
         assert given_up.record.status == "abandoned"
         assert settled.answer == "unchanged"

@@ -278,11 +278,15 @@ async def claim_to_settle(
     )
 
 
-async def settle(registry: Commands, process_id: str, *, operation_id: str | None = None) -> Receipt:
-    """What had to follow this row's end in other rows has been done."""
-    return await registry.execute(Settle(process_id=process_id, operation_id=operation_id))
+async def settle(
+    registry: Commands, process_id: str, served_sequence: int, *, operation_id: str | None = None
+) -> Receipt:
+    """What had to follow this row's end in other rows has been done, as its log stood up to that sequence."""
+    return await registry.execute(
+        Settle(process_id=process_id, served_sequence=served_sequence, operation_id=operation_id)
+    )
 
 
 async def await_end(registry: Commands, process_id: str, *, operation_id: str | None = None) -> Receipt:
-    """Somebody is suspended on this row's end: if what follows it was done already, it is to be done once more."""
+    """Somebody is suspended on this row's end: if it has ended, what follows is to be done, or done once more."""
     return await registry.execute(AwaitEnd(process_id=process_id, operation_id=operation_id))

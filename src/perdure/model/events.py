@@ -133,7 +133,7 @@ class ProcessSettled(Fact, frozen=True, gc=False):
 
 
 class ProcessAwaited(Fact, frozen=True, gc=False):
-    """The end had been settled, and then somebody was suspended on it: what follows is to be done once more."""
+    """Somebody was suspended on the end after it was written: what follows is to be done, or done once more."""
 
     TYPE = "process.awaited"
 

@@ -70,7 +70,7 @@ async def serve_end(registry: Registry, record: ProcessRecord) -> bool:
                 raise
     if record.state.children:
         await _stop_children(registry, record)
-    await registry.execute(Settle(process_id=record.id))
+    await registry.execute(Settle(process_id=record.id, served_sequence=record.state.last_sequence))
     return True
 
 

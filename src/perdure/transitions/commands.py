@@ -157,12 +157,15 @@ class ClaimToSettle(RowCommand, frozen=True, gc=False, kw_only=True):
 
 
 class Settle(RowCommand, frozen=True, gc=False, kw_only=True):
-    """What had to follow this row's end in other rows has been done."""
+    """What had to follow this row's end in other rows has been done, as it stood at `served_sequence`, the last of the
+    log that was looked at. If more was said since, somebody may have begun to wait for the end: nothing is settled."""
+
+    served_sequence: int
 
 
 class AwaitEnd(RowCommand, frozen=True, gc=False, kw_only=True):
-    """Somebody is suspended on this row's end, in the same transaction. If the row has ended, and what follows was done
-    before there was anybody to wake, it is to be done once more."""
+    """Somebody is suspended on this row's end, in the same transaction. If the row has ended, what follows may have
+    been done before there was anybody to wake: it is to be done once more."""
 
 
 # --- commands over a set of rows -------------------------------------------------------------------------------

@@ -146,7 +146,8 @@ def decide_settle(standing: Standing, command: Settle, now: Moment) -> Decision 
         return record
     if not record.is_terminal:
         return InvalidOption("settle", record.status, "a process that has ended")
-    return UNCHANGED if record.state.settle_due_at_ms is None else applied(ProcessSettled())
+    stale = record.state.last_sequence != command.served_sequence
+    return UNCHANGED if stale or record.state.settle_due_at_ms is None else applied(ProcessSettled())
 
 
 def decide_await_end(standing: Standing, command: AwaitEnd, now: Moment) -> Decision | Refusal:
@@ -154,5 +155,4 @@ def decide_await_end(standing: Standing, command: AwaitEnd, now: Moment) -> Deci
     if isinstance(record, PerdureError):
         return record
     wakes = record.registration.parent is not None or record.registration.wake_target is not None
-    settled = record.is_terminal and record.state.settle_due_at_ms is None
-    return applied(ProcessAwaited()) if settled and wakes else UNCHANGED
+    return applied(ProcessAwaited()) if record.is_terminal and wakes else UNCHANGED

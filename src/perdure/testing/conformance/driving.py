@@ -14,7 +14,7 @@ from perdure.testing.conformance.case import case, expect, expect_equal, refusal
 from perdure.testing.conformance.kit import TTL_MS, Kit, raw
 from perdure.testing.conformance.world import Gate, World, elapse, holds, loop_turns, returns, soon
 from perdure.testing.faults import Delay, FailAfter, FailBefore, script
-from perdure.transitions.commands import AwaitEnd, LeaseRight, ScheduleRetry, Settle, Suspend
+from perdure.transitions.commands import AwaitEnd, LeaseRight, ScheduleRetry, Settle, Suspend, Wake
 from perdure.transitions.explain import explain
 from perdure.transitions.fold import SETTLE_GRACE_MS
 from perdure.transitions.reach import Reach
@@ -280,8 +280,8 @@ async def unsettled_end(kit: Kit) -> None:
 async def settled_before(kit: Kit) -> None:
     parent = await kit.start("parent")
     child = await kit.start("child", parent="parent")
-    await kit.complete("child", child)
-    await kit.registry.execute(Settle(process_id="child"))
+    ended = (await kit.complete("child", child)).record
+    await kit.registry.execute(Settle(process_id="child", served_sequence=ended.state.last_sequence))
     suspend = Suspend(process_id="parent", execution=LeaseRight(parent.lease.key), waits=(ChildWait("child"),))
     await kit.registry.execute_together((suspend, AwaitEnd(process_id="child")))
     expect_equal((await kit.get("parent")).status, "waiting", "the parent's status")
@@ -294,6 +294,22 @@ async def settled_before(kit: Kit) -> None:
     expect_equal((await kit.get("child")).state.settle_due_at_ms, None, "what is left to settle")
     again = await kit.registry.execute(AwaitEnd(process_id="parent"))
     expect_equal(again.answer, "unchanged", "the answer about an end that nothing follows from")
+
+
+@case("E.5l", "an end served just before its parent was suspended on it stays to be served")
+async def served_too_early(kit: Kit) -> None:
+    parent = await kit.start("parent")
+    child = await kit.start("child", parent="parent")
+    seen = (await kit.complete("child", child)).record
+    await kit.registry.execute(Wake(process_id="parent", wait=ChildWait("child"), cause="too early"))
+    suspend = Suspend(process_id="parent", execution=LeaseRight(parent.lease.key), waits=(ChildWait("child"),))
+    await kit.registry.execute_together((suspend, AwaitEnd(process_id="child")))
+    late = await kit.registry.execute(Settle(process_id="child", served_sequence=seen.state.last_sequence))
+    expect_equal(late.answer, "unchanged", "the answer to a settling that has not seen the parent wait")
+    async with World(kit, returns) as world:
+        await elapse(kit, SETTLE_GRACE_MS / 1000)
+        await world.drive()
+        expect_equal(await world.ended("parent"), Completed(raw("parent")), "the outcome of the parent")
 
 
 @case("E.5c", "however many ends are due at once, one drive writes them all")
@@ -312,5 +328,5 @@ async def _next_due(world: World) -> int | None:
 
 CASES = (
     admission, coalesced, coalesced_with_a_failure, in_flight, busy, unknown_definition, chain, cancelled_wait,
-    failed_drive, failed_refill, lost_claim, next_due, unsettled_end, settled_before, many_deadlines,
+    failed_drive, failed_refill, lost_claim, next_due, unsettled_end, settled_before, served_too_early, many_deadlines,
 )  # fmt: skip

@@ -73,7 +73,8 @@ def every_command(kit: Kit, id: str, key: LeaseKey, recovery: str) -> list[RowCo
         RecordCallerDeparture(process_id=id),
         SetExternalRef(process_id=id, ref="job"),
         Admit(process_id=id, workflow_key="w"),
-        Settle(process_id=id),
+        Settle(process_id=id, served_sequence=1),
+        Settle(process_id=id, served_sequence=2),
         AwaitEnd(process_id=id),
         RowCommand(process_id=id),
     ]
