@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -117,6 +119,62 @@ def test_an_error_of_the_users_own_sql_is_the_steps_failure_and_nothing_of_it_st
     assert (kind, "UNIQUE constraint failed" in message) == ("StepFailed", True)
     connection = apsw.Connection(str(path))
     assert list(connection.execute("SELECT name FROM sqlite_schema WHERE name = 'once'")) == []
+
+
+def test_a_conflict_that_rolls_back_ends_the_step_though_its_code_goes_on(tmp_path: Path) -> None:
+    def swallows(connection: apsw.Connection) -> None:
+        connection.execute("CREATE TABLE IF NOT EXISTS once (n INTEGER PRIMARY KEY)")
+        connection.execute("INSERT INTO once VALUES (1)")
+        with contextlib.suppress(apsw.ConstraintError):
+            connection.execute("INSERT OR ROLLBACK INTO once VALUES (1)")
+        connection.execute("CREATE TABLE afterwards (n)")
+
+    path = tmp_path / "work.db"
+    kind, message = step_fails(swallows, path)
+    assert (kind, "a conflict has rolled back" in message) == ("StepFailed", True)
+    connection = apsw.Connection(str(path))
+    found = list(connection.execute("SELECT name FROM sqlite_schema WHERE name IN ('once', 'afterwards')"))
+    assert found == []
+
+
+def test_a_conflict_that_rolls_back_at_the_very_end_ends_the_step_too(tmp_path: Path) -> None:
+    def swallows(connection: apsw.Connection) -> None:
+        connection.execute("CREATE TABLE once (n INTEGER PRIMARY KEY ON CONFLICT ROLLBACK)")
+        connection.execute("INSERT INTO once VALUES (1)")
+        with contextlib.suppress(apsw.ConstraintError):
+            connection.execute("INSERT INTO once VALUES (1)")
+
+    kind, message = step_fails(swallows, tmp_path / "work.db")
+    assert (kind, "a conflict has rolled back" in message) == ("StepFailed", True)
+
+
+def test_a_constraint_that_is_checked_at_the_commit_is_the_steps_failure(tmp_path: Path) -> None:
+    def dangling(connection: apsw.Connection) -> None:
+        connection.execute("CREATE TABLE owner (n INTEGER PRIMARY KEY)")
+        connection.execute("CREATE TABLE owned (n REFERENCES owner DEFERRABLE INITIALLY DEFERRED)")
+        connection.execute("INSERT INTO owned VALUES (1)")
+
+    kind, message = step_fails(dangling, tmp_path / "work.db")
+    assert (kind, "FOREIGN KEY constraint failed" in message) == ("StepFailed", True)
+
+
+def test_a_step_in_a_branch_knows_that_it_is_one(tmp_path: Path) -> None:
+    contexts: list[ProcessContext] = []
+    said: list[str] = []
+    asked = contextvars.ContextVar("asked", default="by nobody")
+
+    def makes_an_operation(connection: apsw.Connection) -> None:
+        said.append(asked.get())
+        contexts[0].now()
+
+    async def body(ctx: ProcessContext) -> None:
+        contexts.append(ctx)
+        asked.set("by me")
+        await ctx.gather(ctx.step(makes_an_operation, transactional=True), ctx.sleep(0))
+
+    kind, message = error(asyncio.run(outcome_of(body, tmp_path / "work.db")))
+    assert (kind, "a durable operation is made inside step 'makes_an_operation'" in message) == ("StepFailed", True)
+    assert said == ["by me"]
 
 
 @pytest.mark.parametrize(

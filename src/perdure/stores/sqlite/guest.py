@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
 import re
+from collections.abc import Coroutine
+from typing import Any
 
 import apsw
 
@@ -37,6 +40,30 @@ def own_tables() -> frozenset[str]:
     return frozenset(name for _, sql in migrations() for name in re.findall(r"CREATE TABLE (\w+)", sql))
 
 
+def in_this_context(work: TransactionWork, store: str) -> TransactionWork:
+    """The same work, run in the context of the caller wherever it is called: it knows its step and its branch."""
+    context = contextvars.copy_context()
+
+    async def elsewhere(connection: Any) -> RowCommand:
+        return context.run(run_without_waiting, work(connection), store)
+
+    return elsewhere
+
+
+def run_without_waiting(running: Coroutine[Any, Any, RowCommand], store: str) -> RowCommand:
+    """What a coroutine returns that never waits."""
+    try:
+        running.send(None)
+    except StopIteration as done:
+        command: RowCommand = done.value
+        return command
+    running.close()
+    raise NotTransactional(
+        store, "code in a transaction of SQLite has waited, while every other write waits for it",
+        "Make it a plain function that does nothing but read and write this database.",
+    )  # fmt: skip
+
+
 class Guest:
     """Lends a connection. SQLite asks it about every statement that is prepared while it is lent. A statement that
     stands prepared already is not asked about, so ours that begin and end transactions have texts of their own.
@@ -54,28 +81,36 @@ class Guest:
             self._own_tables = own_tables()
             self._connection.authorizer = self._allows
         self._is_lent, self._refused = True, ""
+        self._connection.exec_trace = self._is_still_open
         try:
             return self._result_of(work)
         except FAULTS_OF_THE_STORE as error:
             raise typed(error, self._store) from error
         except apsw.AuthError as error:
             raise LentFailure(self._not_allowed()) from error
+        except apsw.ExecTraceAbort as error:
+            raise LentFailure(self._rolled_back()) from error
         except BaseException as error:  # the user's: for whoever asked, and the transaction is taken back
             raise LentFailure(error) from error
         finally:
             self._is_lent = False
+            self._connection.exec_trace = None
 
     def _result_of(self, work: TransactionWork) -> RowCommand:
-        running = work(self._connection)
-        try:
-            running.send(None)
-        except StopIteration as done:
-            command: RowCommand = done.value
-            return command
-        running.close()
-        raise NotTransactional(
-            self._store, "code in a transaction of SQLite has waited, while every other write waits for it",
-            "Make it a plain function that does nothing but read and write this database.",
+        command = run_without_waiting(work(self._connection), self._store)
+        if not self._connection.in_transaction:
+            raise self._rolled_back()
+        return command
+
+    def _is_still_open(self, cursor: apsw.Cursor, sql: str, bindings: Any) -> bool:
+        """Asked before every statement: a conflict that rolls back (OR ROLLBACK, RAISE) ends the transaction without
+        anybody's leave, and what came after it would commit by itself."""
+        return self._connection.in_transaction
+
+    def _rolled_back(self) -> NotTransactional:
+        return NotTransactional(
+            self._store, "a conflict has rolled back the transaction that the code was lent",
+            "Let it raise what its statement raised, or resolve conflicts in another way than by ROLLBACK.",
         )  # fmt: skip
 
     def _not_allowed(self) -> NotTransactional:

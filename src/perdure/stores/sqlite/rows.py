@@ -29,7 +29,7 @@ from perdure.model.leases import Lease
 from perdure.model.progress import Progress
 from perdure.model.record import ProcessRecord, ProcessState
 from perdure.model.registration import HIGHEST_PRIORITY, LOWEST_PRIORITY, Registration
-from perdure.stores.rows import Candidate, EventName, RowWrite, StoredRow
+from perdure.stores.rows import Candidate, EventName, LentFailure, RowWrite, StoredRow
 from perdure.stores.sqlite.guest import Guest
 from perdure.stores.sqlite.queries import BulkStatement, chunks, load_queries
 from perdure.transitions.commands import ClaimNext, RowCommand
@@ -116,7 +116,10 @@ class SqliteRows:
 
     async def commit(self) -> None:
         self._moments.reached("commit.before")
-        self._connection.execute(COMMIT)
+        try:
+            self._connection.execute(COMMIT)
+        except apsw.ConstraintError as error:  # deferred to the commit, on a table of the guest's: none of ours is
+            raise LentFailure(error) from error
         self._moments.reached("commit.after")
         for key, registration in self._pending_registrations.items():
             self._registrations.put(key, registration)

@@ -33,6 +33,7 @@ from perdure.stores.sqlite.connection import (
     prepare_file,
     typed_errors,
 )
+from perdure.stores.sqlite.guest import in_this_context
 from perdure.stores.sqlite.live import SqliteLiveWire
 from perdure.stores.sqlite.owner_book import OwnerBook
 from perdure.stores.sqlite.peers import Peers
@@ -141,7 +142,7 @@ class SqliteRegistry:
         return [result for part in await asyncio.gather(*map(self._callers.submit, parts)) for result in part]
 
     async def execute_within(self, work: TransactionWork) -> Any:
-        return single(await self._callers.submit((), work))
+        return single(await self._callers.submit((), in_this_context(work, self.name)))
 
     def renew_from_thread(self, command: Renew) -> ThreadFuture[RenewReceipt]:
         entry, renewed = self._callers.renewal(command)
