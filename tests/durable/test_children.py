@@ -10,8 +10,10 @@ import pytest
 from perdure.engines.python.children import child_id
 from perdure.engines.python.context import ProcessContext
 from perdure.engines.python.signals import Signal
+from perdure.errors import DecodeError
 from perdure.host import Host
 from perdure.model.outcomes import Cancelled
+from perdure.model.record import ProcessRecord
 from perdure.model.registration import ParentEnd
 from perdure.testing.faults import Delay
 from tests.durable.bodies import value
@@ -72,6 +74,48 @@ def test_a_worker_that_dies_between_the_suspension_and_the_look_at_an_ended_chil
         assert machine.status("p") == "waiting"
         assert machine.status("p:child") == "completed"
         async with machine.host():
+            assert value(await machine.ended("p")) == 2
+
+    simulate(main)
+
+
+def test_code_whose_row_is_suspended_does_nothing_more_though_the_child_cannot_be_read() -> None:
+    """A newer program may have written what this one can't decode."""
+    went_on: list[str] = []
+
+    def define(host: Host) -> None:
+        @host.process(recovery="rerunnable")
+        async def child(ctx: ProcessContext, number: int) -> int:
+            return number + 1
+
+        @host.process(recovery="rerunnable", name="work", signals=[go])
+        async def parent(ctx: ProcessContext) -> int:
+            started = await ctx.start(child, 1)
+            try:
+                return await started.result()
+            except Exception as error:
+                went_on.append(type(error).__name__)
+                raise
+
+    async def main() -> None:
+        machine = Machine(define, parking=0.01)
+        registry = machine.registry()
+        reads = registry.get
+
+        async def get(process_id: str) -> ProcessRecord:
+            if process_id == "p:child" and machine.status("p") == "waiting":
+                raise DecodeError("the child was written by a newer version", what="p:child")
+            if process_id == "p:child" and machine.status("p:child") == "completed":
+                await asyncio.sleep(0.2)  # so it is suspended before it knows
+            return await reads(process_id)
+
+        registry.get = get  # type: ignore[method-assign]
+        async with machine.host(registry) as host:
+            await host.start(host.find_process("work"), id="p")
+            await machine.until(lambda: machine.status("p") == "waiting")
+            await asyncio.sleep(0.5)
+            assert went_on == []
+            registry.get = reads  # type: ignore[method-assign]
             assert value(await machine.ended("p")) == 2
 
     simulate(main)

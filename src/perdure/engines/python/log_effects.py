@@ -25,7 +25,7 @@ from perdure.engines.python.parking import Parked, ParkingLot
 from perdure.engines.python.recorder import Recorder
 from perdure.engines.python.strands import Strand
 from perdure.engines.python.support import Support
-from perdure.errors import InfrastructureFailure, InvalidRequest, ReplayMismatch, StepFailed, StoreError
+from perdure.errors import InfrastructureFailure, InvalidRequest, PerdureError, ReplayMismatch, StepFailed, StoreError
 from perdure.failures import error_detail
 from perdure.model.events import Event
 from perdure.model.outcomes import Outcome
@@ -225,7 +225,7 @@ class LogEffects(Recorder):
                     await self._registry.execute(
                         Wake(process_id=self.process_id, wait=wait, cause="it had ended already")
                     )
-        except StoreError:  # it is suspended all the same, and whoever serves the end wakes it
+        except PerdureError:  # it is suspended all the same, and whoever serves the end wakes it
             pass
         return True
 
