@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 
 import pytest
 
 from perdure.cli.checking.analysis import Entry, NotFound, findings_in
+from perdure.cli.checking.operations import KEYED, OPERATIONS
 from perdure.cli.checking.scopes import first_line
+from perdure.engines.python.context import ProcessContext
 
 HEAD = """
 import asyncio
@@ -416,3 +419,17 @@ def test_a_decorated_function_is_known_by_its_first_decorator_and_a_method_by_it
 def test_a_source_in_which_the_process_is_not_is_refused() -> None:
     with pytest.raises(NotFound, match="line 7"):
         findings_in("async def work(ctx):\n    ctx.sleep(1)", "shop.py", [Entry("work", 7, "ctx", False)])
+
+
+def test_every_operation_that_a_context_has_is_known() -> None:
+    made = {
+        name for name, method in vars(ProcessContext).items() if not name.startswith("_") and inspect.isfunction(method)
+    }
+    no_operations = {"publish", "progress", "check_cancelled"}
+    assert made - no_operations == OPERATIONS
+    keyed = {
+        name
+        for name in OPERATIONS
+        if name == "step" or "key" in inspect.signature(getattr(ProcessContext, name)).parameters
+    }
+    assert keyed == KEYED

@@ -79,7 +79,7 @@ class _Check:
         kind: ContextKind = "blocking" if self._entry.is_blocking else "async"
         self.read(Code(scope, {self._entry.context: kind}), None, is_entry=True)
 
-    def read(self, code: Code, repeated: str | None, *, is_entry: bool = False) -> None:
+    def read(self, code: Code, repeated: Repeated | None, *, is_entry: bool = False) -> None:
         """Read the code of a function, once for each way it is used. `repeated`: how it is called more than once."""
         use = (code.scope.node, frozenset(code.contexts.items()), repeated is not None)
         if use in self._read:
@@ -107,10 +107,17 @@ class _Check:
             self.found.add(Finding(self._file, node.lineno, node.col_offset + 1, rule, process, what, why, fix))
 
 
+class Repeated(NamedTuple):
+    """How some code comes to run more than once, in words; `by_calls`: as what it stands in is called repeatedly."""
+
+    how: str
+    by_calls: bool = False
+
+
 class _Reader(ast.NodeVisitor):
     """Reads the code of one function, statement by statement."""
 
-    def __init__(self, check: _Check, code: Code, repeated: str | None, is_entry: bool) -> None:
+    def __init__(self, check: _Check, code: Code, repeated: Repeated | None, is_entry: bool) -> None:
         self._check, self._code, self._scope, self._is_entry = check, code, code.scope, is_entry
         self._repeated = repeated
         self.step_functions: set[Scope] = set()
@@ -131,7 +138,7 @@ class _Reader(ast.NodeVisitor):
         """The same for its methods."""
 
     def _repeatedly(self, how: str, nodes: Iterable[ast.AST]) -> None:
-        before, self._repeated = self._repeated, self._repeated or how
+        before, self._repeated = self._repeated, self._repeated or Repeated(how)
         for node in nodes:
             self.visit(node)
         self._repeated = before
@@ -176,10 +183,10 @@ class _Reader(ast.NodeVisitor):
         self.generic_visit(node)
         return None
 
-    def _called_again(self, node: ast.Call) -> str | None:
-        if self._repeated is None or "called" in self._repeated:
+    def _called_again(self, node: ast.Call) -> Repeated | None:
+        if self._repeated is None or self._repeated.by_calls:
             return self._repeated
-        return f"in a function that is called {self._repeated} at line {node.lineno}"
+        return Repeated(f"in a function that is called {self._repeated.how} at line {node.lineno}", by_calls=True)
 
     def _visit_step(self, node: ast.Call) -> None:
         """The arguments are made here; the function, and functions among the arguments, run in the step."""
@@ -218,7 +225,9 @@ class _Reader(ast.NodeVisitor):
     def _check_key(self, node: ast.Call, method: str) -> None:
         named = any(keyword.arg in ("key", None) for keyword in node.keywords)  # **options may hold one
         if self._repeated is not None and method in KEYED and not named:
-            self._check.say(node, "key", f"{shown(node)} {self._repeated} has no key", key_fix(ast.unparse(node.func)))
+            self._check.say(
+                node, "key", f"{shown(node)} {self._repeated.how} has no key", key_fix(ast.unparse(node.func))
+            )
 
     def _check_task(self, node: ast.Call) -> None:
         made_by = self._scope.dotted(node.func)

@@ -17,6 +17,7 @@ OPERATIONS = {
     "sleep",
     "wait",
     "start",
+    "command",
     "now",
     "uuid",
     "random",
@@ -26,9 +27,8 @@ OPERATIONS = {
     "emit",
     "version",
 }
-KEYED = {"step", "sleep", "wait", "start", "emit"}
-
-
+KEYED = {"step", "sleep", "wait", "start", "command", "emit"}
+CHILDREN = {"start", "command"}
 COROUTINES = {"gather", "race", "branches", "emit", "version"}
 
 
@@ -81,7 +81,7 @@ class Code:
         operation = self.operation(made) if isinstance(made, ast.Call) else None
         if kind is not None:
             self.contexts[name] = kind
-        elif operation is not None and operation.method == "start" and operation.needs_await == (made is not value):
+        elif operation is not None and operation.method in CHILDREN and operation.needs_await == (made is not value):
             self._children.add(name)
         elif self.holds_operation(value):
             self._holders.add(name)
