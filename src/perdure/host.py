@@ -16,11 +16,12 @@ from perdure.clock import Clock, SystemClock
 from perdure.contract.moments import Moments
 from perdure.contract.ports import AdmissionReport, Engine, EventSink, WorkerFault
 from perdure.contract.registry import Registry
+from perdure.durations import milliseconds
 from perdure.engines.command.engine import CommandEngine
 from perdure.engines.command.request import RESULT, CommandOptions, CommandResult, command_registration
 from perdure.engines.python.code import PythonCode
 from perdure.engines.python.context import ProcessContext
-from perdure.engines.python.definitions import Process, define, milliseconds
+from perdure.engines.python.definitions import Process, define
 from perdure.engines.python.engine import PythonEngine
 from perdure.engines.python.signals import Signal
 from perdure.engines.python.support import PARKING_S, Support

@@ -29,7 +29,14 @@ HOUSE = (
     Room(
         "decisions",
         1,
-        ("perdure.transitions.*", "perdure.codec", "perdure.canonical", "perdure.values", "perdure.failures"),
+        (
+            "perdure.transitions.*",
+            "perdure.codec",
+            "perdure.canonical",
+            "perdure.values",
+            "perdure.failures",
+            "perdure.durations",
+        ),
     ),
     Room("contract", 2, ("perdure.contract.*",)),
     Room("stores", 3, ("perdure.stores.*",)),

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 import msgspec
 
 from perdure import canonical
-from perdure.engines.python.definitions import milliseconds
+from perdure.durations import milliseconds
 from perdure.errors import InvalidOption, InvalidPayload
 from perdure.ids import check_process_id
 from perdure.model.registration import Definition, Identity, ParentEnd, Registration

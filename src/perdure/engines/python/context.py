@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from perdure import canonical
+from perdure.durations import milliseconds, seconds
 from perdure.engines.command.request import (
     RESULT,
     CommandOptions,
@@ -176,6 +177,22 @@ class ProcessContext(ContextFacts):
         **kwargs: Any,
     ) -> Operation[R]: ...
     @overload
+    def step(
+        self,
+        function: Callable[..., Awaitable[R]],
+        *args: Any,
+        timeout: timedelta | float,
+        **kwargs: Any,
+    ) -> Operation[R]: ...
+    @overload
+    def step(
+        self,
+        function: Callable[..., R],
+        *args: Any,
+        timeout: timedelta | float,
+        **kwargs: Any,
+    ) -> Operation[R]: ...
+    @overload
     def step(self, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> Operation[R]: ...
     @overload
     def step(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Operation[R]: ...
@@ -195,7 +212,7 @@ class ProcessContext(ContextFacts):
         key, retry, timeout = (kwargs.pop(option, None) for option in ("key", "retry", "timeout"))
         transactional = kwargs.pop("transactional", False)
         name = getattr(function, "__name__", type(function).__name__).strip("<>")
-        call, decode = step_call(function, args, kwargs, retry, seconds(timeout), self._support, transactional)
+        call, decode = step_call(function, args, kwargs, retry, timeout, self._support, transactional)
 
         async def perform(full: str) -> Any:
             return decode(await self._effects.run_step(msgspec.structs.replace(call, key=full)))
@@ -206,7 +223,7 @@ class ProcessContext(ContextFacts):
 
     def sleep(self, duration: timedelta | float, *, key: str | None = None) -> Operation[None]:
         """Wait so long (a timedelta, or seconds) from when this was first reached, across restarts."""
-        due_in_ms = round((seconds(duration) or 0.0) * 1000)
+        due_in_ms = milliseconds(duration)
         if due_in_ms < 0:
             raise InvalidOption("duration", duration, "0 or more")
         return self._operation("sleep", key, lambda full: self._effects.sleep_until(full, due_in_ms))
@@ -218,7 +235,7 @@ class ProcessContext(ContextFacts):
 
         Raises TimeoutError at `timeout` after it was first reached, also across restarts.
         """
-        within = seconds(timeout)
+        within = None if timeout is None else seconds(timeout)
         within_ms = None if within is None else round(within * 1000)
 
         async def perform(full: str) -> PayloadT:
@@ -354,8 +371,4 @@ class ProcessContext(ContextFacts):
         return await self._effects.mark_version(self._scope, change_id, newest)
 
 
-def seconds(duration: timedelta | float | None) -> float | None:
-    return duration.total_seconds() if isinstance(duration, timedelta) else duration
-
-
-__all__ = ["ContextFacts", "ProcessContext", "seconds"]
+__all__ = ["ContextFacts", "ProcessContext"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import typing
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -12,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from perdure.canonical import encode
+from perdure.durations import milliseconds
 from perdure.engines.python.code import PythonCode, code_of
 from perdure.engines.python.signals import Signal
 from perdure.errors import InvalidDefinition, InvalidOption
@@ -45,15 +45,6 @@ def Retry(
     """
     names = tuple(kind if isinstance(kind, str) else kind.__name__ for kind in non_retryable)
     return RetryPolicy(max_attempts, milliseconds(initial), factor, milliseconds(maximum), jitter, names)
-
-
-def milliseconds(duration: timedelta | float) -> int:
-    """A duration in whole milliseconds; a number is in seconds."""
-    if isinstance(duration, timedelta):
-        return round(duration / timedelta(milliseconds=1))
-    if isinstance(duration, bool) or not isinstance(duration, int | float) or not math.isfinite(duration):
-        raise InvalidOption("duration", duration, "a timedelta, or a number of seconds")
-    return round(duration * 1000)
 
 
 class Process(Generic[InputT, OutputT]):

@@ -19,7 +19,8 @@ from perdure.errors import MisusedOperation
 
 
 class Execution(Speaking):
-    """`journal` is None at a first start: then nothing has been recorded yet."""
+    """`journal` is None at a first start: then nothing has been recorded yet. `told`: the code has seen by itself that
+    it is to stop, in a thread or by asking."""
 
     __slots__ = (
         "_effects", "_guard", "_is_async", "_strand", "awaited_children", "journal", "run", "support", "task", "told",

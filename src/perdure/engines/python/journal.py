@@ -120,6 +120,12 @@ def written_key(entry: AnyEntry) -> str:
     return f"{key}@{entry.failures}" if isinstance(entry, StepFailure) else key
 
 
+def still_stands(entry: AnyEntry, failures: int) -> bool:
+    """Whether it is what the code is given in a process that has failed so often: a step's failure is not, once the
+    process was started again."""
+    return not isinstance(entry, StepFailure) or entry.failures == failures
+
+
 class Journal:
     """What a process's code has been given so far. Finding an entry passes all that its operation has recorded: an
     execution with nothing ahead has left replay behind."""
@@ -132,7 +138,7 @@ class Journal:
         for event in events:
             entry = decode_entry(event)
             if entry is not None:
-                if not isinstance(entry, StepFailure) or entry.failures == failures:
+                if still_stands(entry, failures):
                     self._entries[replay_key(event.type, entry.key)] = entry
                     self._ahead.add(entry.key)
             elif event.type.startswith("signal."):

@@ -21,6 +21,7 @@ from perdure.engines.python.journal import (
     VersionMarked,
     WaitResolved,
     decode_entry,
+    still_stands,
 )
 from perdure.model.events import Event, ProcessResumed, ProcessStarted, RetryScheduled
 from perdure.model.outcomes import Completed, ErrorDetail, Failed, Outcome
@@ -139,7 +140,7 @@ def journal_of(log: Iterable[Event]) -> tuple[JournalEntry, ...]:
     DecodeError for an entry that can't be read.
     """
     found: list[tuple[Event, int, AnyEntry]] = []
-    attempt, retried_at, over = 0, 0, set[str]()
+    attempt, failures, over = 0, 0, set[str]()
     for event in log:
         entry = decode_entry(event)
         if entry is not None:
@@ -151,9 +152,11 @@ def journal_of(log: Iterable[Event]) -> tuple[JournalEntry, ...]:
             assert isinstance(fact, ProcessStarted | ProcessResumed)
             attempt = fact.attempt
         elif event.type == RetryScheduled.TYPE:
-            retried_at = event.sequence
+            fact = decode_fact(event)
+            assert isinstance(fact, RetryScheduled)
+            failures = fact.failures
     return tuple(
-        _entry(event, attempt, entry, is_retried=event.sequence < retried_at, is_over=entry.key in over)
+        _entry(event, attempt, entry, is_retried=not still_stands(entry, failures), is_over=entry.key in over)
         for event, attempt, entry in found
     )
 

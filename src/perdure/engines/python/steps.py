@@ -7,12 +7,14 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from perdure import canonical
+from perdure.durations import seconds
 from perdure.engines.python.effects import StepCall
 from perdure.engines.python.support import Support
 from perdure.errors import InvalidOption, InvalidPayload, MisusedOperation
@@ -27,13 +29,14 @@ def step_call(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     retry: RetryPolicy | None,
-    timeout_s: float | None,
+    timeout: timedelta | float | None,
     support: Support,
     transactional: bool = False,
 ) -> tuple[StepCall, Callable[[msgspec.Raw], Any]]:
     """The call (its key still to be given), and what makes its value from what was recorded."""
     if not callable(function):
         raise MisusedOperation(f"ctx.step takes a function and its arguments, not {function!r}: ctx.step(draft, page)")
+    timeout_s = None if timeout is None else seconds(timeout)
     if transactional and timeout_s is not None:
         raise InvalidOption("timeout", timeout_s, "none with transactional=True: the database bounds its transactions")
     output = result_type(function)

@@ -54,7 +54,7 @@ class SyncContext(ContextFacts):
                 self._waiting = None
 
         value, error = asyncio.run_coroutine_threadsafe(perform(), self._loop).result()
-        if isinstance(error, asyncio.CancelledError):
+        if isinstance(error, asyncio.CancelledError) and self._run.cancel_reason is not None:
             self._execution.told = True
         if error is not None:
             raise error
@@ -116,6 +116,22 @@ class SyncContext(ContextFacts):
         function: Callable[..., R],
         *args: Any,
         transactional: bool,
+        **kwargs: Any,
+    ) -> R: ...
+    @overload
+    def step(
+        self,
+        function: Callable[..., Awaitable[R]],
+        *args: Any,
+        timeout: timedelta | float,
+        **kwargs: Any,
+    ) -> R: ...
+    @overload
+    def step(
+        self,
+        function: Callable[..., R],
+        *args: Any,
+        timeout: timedelta | float,
         **kwargs: Any,
     ) -> R: ...
     @overload
