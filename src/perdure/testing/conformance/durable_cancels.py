@@ -174,7 +174,7 @@ async def cut_off(kit: Kit) -> None:
             except Exception as error:
                 refused.append(type(error).__name__)
 
-    async with told(kit, body, plain_body, grace_ms=200) as world:
+    async with told(kit, body, plain_body, grace_ms=1_000) as world:
         for kind in KINDS:
             await world.waits(kind)
             expect_outcome(await world.cancelled(kind), Cancelled("enough", "someone"), kind)
@@ -184,7 +184,7 @@ async def cut_off(kit: Kit) -> None:
                 return len(refused) == 1
 
             await kit.until(heard, f"what the {kind} process still asks for is answered")
-            said = "the code has not ended 200 ms after it was told to stop: enough (asked by someone)"
+            said = "the code has not ended 1000 ms after it was told to stop: enough (asked by someone)"
             expect_equal(world.reported(), [(kind, said)], "what is reported")
             expect_equal(entered, ["in time"], f"the steps that the {kind} process entered")
             expect_equal(refused, ["LeaseSuperseded"], f"what the {kind} process was answered")
