@@ -87,17 +87,17 @@ async def run(path: Path, count: int) -> Stepped:
     return Stepped(commits.steps / took_s, cpu_s * 1e6 / commits.steps, commits.steps_per_commit)
 
 
-def raw_rates(path: Path, template: Path, count: int, batch: int) -> float:
-    """Steps/s of the two rows that a step writes: its event, and its process's record. `batch` processes take one step
-    each per commit."""
-    record, event = step_rows(template)
+def raw_rates(path: Path, rows: tuple[Row, Row], count: int, batch: int) -> float:
+    """Steps/s of the two rows that a step writes: its process's record, and its event. `batch` processes take one step
+    each per commit. Ours also starts, claims and ends each process in the same time; that is not in here."""
+    record, event = rows
     connection = open_raw(path)
     with connection:
-        rows = [
+        made = [
             tuple({**record, "row": row, "change": row + 1, "id": f"{record['id'][:-12]}{row:012x}"}.values())
             for row in range(batch)
         ]
-        connection.executemany(insert_sql("processes", record), rows)
+        connection.executemany(insert_sql("processes", record), made)
     moved = [name for name in record if name not in UNMOVED]
     update = f"UPDATE processes SET {', '.join(f'{name} = ?' for name in moved)} WHERE row = ?"
     into_events = insert_sql("events", event)
@@ -114,7 +114,7 @@ def raw_rates(path: Path, template: Path, count: int, batch: int) -> float:
 
 
 def _batches(record: Row, event: Row, steps: int, batch: int) -> Iterator[tuple[list[Any], list[Any]]]:
-    for number in range(1, max(2, steps // batch)):
+    for number in range(1, max(1, steps // batch) + 1):
         changes = range(number * batch + 1, (number + 1) * batch + 1)
         yield (
             [
@@ -126,13 +126,8 @@ def _batches(record: Row, event: Row, steps: int, batch: int) -> Iterator[tuple[
         )  # fmt: skip
 
 
-def step_rows(path: Path) -> tuple[Row, Row]:
-    """A process's row in the middle of its steps, and the event of one, as the library has written them."""
-    return last_row(path, "processes"), last_row(path, "events", "type = 'step.completed'")
-
-
-async def take_rows(path: Path) -> None:
-    """A file in which one process has stopped after half its steps."""
+async def take_rows(path: Path) -> tuple[Row, Row]:
+    """The row of a process that runs and has done half its steps, and the event of one, as the library writes them."""
     host = Host(f"sqlite:///{path}", name="bench")
 
     @host.process(recovery="rerunnable", name="ten")
@@ -147,6 +142,7 @@ async def take_rows(path: Path) -> None:
         async for event in handle.events():
             if event.type == "timer.set":
                 break
+        return last_row(path, "processes"), last_row(path, "events", "type = 'step.completed'")
 
 
 def dbos_rates(python: Path, path: Path, count: int) -> float:
@@ -164,12 +160,12 @@ def measure(plan: Plan) -> None:
     count = plan.part(10, CONCURRENCY)
     for _ in range(plan.reps):
         with scratch(plan) as folder:
-            asyncio.run(take_rows(folder / "rows.db"))
+            rows = asyncio.run(take_rows(folder / "rows.db"))
             stepped = asyncio.run(run(folder / "ours.db", count))
             ours.append(stepped.steps_per_s)
             batches.append(stepped.steps_per_commit)
             cpu_us.append(stepped.cpu_us_per_step)
-            raw.append(raw_rates(folder / "raw.db", folder / "rows.db", count, max(1, round(batches[-1]))))
+            raw.append(raw_rates(folder / "raw.db", rows, count, max(1, round(batches[-1]))))
             if "dbos" in plan.peers:
                 peer.append(dbos_rates(plan.peers["dbos"], folder / "dbos.db", max(CONCURRENCY, count // 5)))
     name = f"steps.concurrency_{CONCURRENCY}"

@@ -82,10 +82,10 @@ def measure(plan: Plan) -> None:
         with scratch(plan) as folder:
             asyncio.run(suspend(folder / "waits.db", count))
             empty.append(child("suspended", str(folder / "empty.db"), "0", "0")["peak_mb"])
-            with_rows = child("suspended", str(folder / "waits.db"), str(count), str(SIGNALS))
-            held.append(with_rows["peak_mb"])
-            halves.append(with_rows["p50"])
-            tails.append(with_rows["p95"])
+            held.append(child("suspended", str(folder / "waits.db"), str(count), "0")["peak_mb"])
+            woken = child("suspended", str(folder / "waits.db"), str(count), str(SIGNALS))
+            halves.append(woken["p50"])
+            tails.append(woken["p95"])
     more_mb = median([mine - none for mine, none in zip(held, empty, strict=True)])
     emit("suspended.empty_file", empty, "MB peak RSS", n=0)
     emit(

@@ -1,5 +1,7 @@
 """DBOS Transact on SQLite: workflows of ten no-op steps, fifty at a time. `python dbos_steps.py FILE WORKFLOWS`
 
+It leaves SQLite as it comes: a rollback journal, and synchronous=FULL, so each commit is on disk, as ours is.
+
 Stands by itself: it runs in an interpreter that has `dbos`, and imports nothing of ours. Prints {"steps_per_s": …}.
 """
 
