@@ -15,7 +15,7 @@ from perdure.model.outcomes import Completed
 from perdure.stores.postgres import flushers
 from perdure.testing.conformance.kit import raw
 from perdure.transitions.commands import Complete, LeaseRight, Receipt, Renew, RequestAbandon, RequestCancel
-from tests.postgres.worlds import World, append, claim, register, run, until, world
+from tests.postgres.worlds import append, claim, is_waiting, register, run, until, world
 
 
 def test_a_row_that_somebody_holds_delays_only_its_own_commands(tmp_path: Path) -> None:
@@ -162,20 +162,13 @@ def test_a_lease_that_was_renewed_meanwhile_is_not_overwritten(tmp_path: Path) -
                 )
                 complete = Complete(process_id="p", outcome=Completed(raw(1)), authority=LeaseRight(one.lease.key))
                 ending = asyncio.ensure_future(holder.execute(complete))
-                await until(lambda: _is_waiting(w), "the end waits for the lease")
+                await until(lambda: is_waiting(w), "the end waits for the lease")
                 await w.sql.execute("COMMIT")
                 assert (await ending).answer == "applied"
                 assert await w.registry.get_lease("p") is None
                 assert (await w.registry.get("p")).status == "completed"
             finally:
                 await holder.close()
-
-    async def _is_waiting(w: World) -> bool:
-        await w.sql.execute("SELECT pg_stat_clear_snapshot()")  # it is kept for the whole transaction otherwise
-        waiting: int = await w.sql.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND strpos(query, $1) > 0", w.schema
-        )
-        return waiting > 0
 
     run(test())
 

@@ -110,8 +110,9 @@ def test_a_schema_of_another_program_is_refused_and_left_alone(tmp_path: Path) -
         schema = schema_of(tmp_path / "foreign")
         async with admin() as connection:
             await connection.execute(f'CREATE SCHEMA "{schema}"; CREATE TABLE "{schema}".orders (id int)')
-            with pytest.raises(ForeignStore, match="belongs to another program"):
+            with pytest.raises(ForeignStore, match="belongs to another program") as raised:
                 await PostgresRegistry.open(server_url(), schema)
+            assert raised.value.__cause__ is None
             tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = $1", schema)
             assert [table[0] for table in tables] == ["orders"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ import asyncpg
 import pytest
 
 from perdure.engines.python.context import ProcessContext
-from perdure.errors import LeaseSuperseded, NotTransactional, OutcomeUnknown
+from perdure.engines.python.definitions import Retry
+from perdure.errors import LeaseSuperseded, NotTransactional, OutcomeUnknown, StoreUnavailable
 from perdure.host import Host
 from perdure.model.outcomes import Completed, Failed
-from perdure.transitions.commands import AppendEvent, LeaseRight, RowCommand
+from perdure.stores.postgres.faults import Overtaken
+from perdure.stores.postgres.rows import PostgresRows
+from perdure.testing.conformance.kit import raw
+from perdure.transitions.commands import AppendEvent, Complete, LeaseRight, RowCommand
 from tests.postgres.server import server_url
 from tests.postgres.test_postgres_outages import LOST, FailingCommits
-from tests.postgres.worlds import World, append, run, world
+from tests.postgres.worlds import World, append, is_waiting, run, until, world
 
 Connection = Any
 
@@ -31,7 +36,7 @@ async def with_table(w: World) -> None:
     await w.sql.execute(f'CREATE TABLE "{w.schema}".payments (number text PRIMARY KEY, amount int)')
 
 
-async def outcome_of(w: World, body: Callable[[ProcessContext], Awaitable[Any]]) -> Any:
+async def outcome_of(w: World, body: Callable[[ProcessContext], Awaitable[Any]], id: str = "p") -> Any:
     host = Host(f"{server_url()}?schema={w.schema}")
 
     @host.process(recovery="rerunnable")
@@ -39,7 +44,7 @@ async def outcome_of(w: World, body: Callable[[ProcessContext], Awaitable[Any]])
         return await body(ctx)
 
     async with host:
-        return await (await host.start(work, id="p")).outcome()
+        return await (await host.start(work, id=id)).outcome()
 
 
 def test_what_a_step_writes_commits_with_its_result(tmp_path: Path) -> None:
@@ -215,5 +220,196 @@ def test_others_hear_of_it(tmp_path: Path) -> None:
                 assert await w.registry.peer_changes() == ()
             finally:
                 await other.close()
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("theirs"), TimeoutError("theirs"), OSError(28, "theirs"), EOFError()]
+)
+def test_an_error_of_the_codes_own_network_or_files_says_nothing_of_the_store(tmp_path: Path, error: Exception) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            await with_table(w)
+            await w.register("p")
+
+            async def raises(connection: Connection) -> RowCommand:
+                await connection.execute(PAY.replace("{s}", f'"{w.schema}"'))
+                raise error
+
+            with pytest.raises(type(error)) as raised:
+                await w.registry.execute_within(raises)
+            assert raised.value is error
+            assert await payments(w) == []
+            await w.registry.execute_within(working(w, PAY, append("p")))
+
+    run(test())
+
+
+def test_a_step_that_raises_such_an_error_is_tried_again_by_its_own_policy(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            await with_table(w)
+            tries: list[str] = []
+            entries: list[str] = []
+
+            async def flaky(connection: Connection) -> int:
+                tries.append(f"o-{len(tries)}")
+                await connection.execute(f'INSERT INTO "{w.schema}".payments VALUES ($1, 7)', tries[-1])
+                if len(tries) < 3:
+                    raise ConnectionError("not yet")
+                return len(tries)
+
+            async def body(ctx: ProcessContext) -> Any:
+                entries.append("the process")
+                policy = Retry(max_attempts=3, initial=timedelta(milliseconds=1))
+                return await ctx.step(flaky, transactional=True, retry=policy)
+
+            assert isinstance(await outcome_of(w, body), Completed)
+            assert await payments(w) == [("o-2", 7)]
+            assert entries == ["the process"]
+
+    run(test())
+
+
+async def end_connection(w: World, connection: Connection) -> None:
+    await w.sql.execute("SELECT pg_terminate_backend($1, 10000)", connection.get_server_pid())
+    while not connection.is_closed():  # noqa: ASYNC110 - the server brings it about
+        await asyncio.sleep(0.005)
+
+
+def test_a_connection_that_is_lost_while_the_code_has_it_is_the_stores_whatever_the_code_makes_of_it(
+    tmp_path: Path,
+) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            await w.register("p")
+
+            async def goes_on(connection: Connection) -> RowCommand:
+                await end_connection(w, connection)
+                return append("p")
+
+            async def lets_it_out(connection: Connection) -> RowCommand:
+                await end_connection(w, connection)
+                await connection.execute("SELECT 1")
+                return append("p")
+
+            async def wraps_it(connection: Connection) -> RowCommand:
+                try:
+                    return await lets_it_out(connection)
+                except asyncpg.InterfaceError as error:
+                    raise LookupError("wrapped") from error
+
+            for code in (goes_on, lets_it_out, wraps_it):
+                with pytest.raises(StoreUnavailable):
+                    await w.registry.execute_within(code)
+            assert (await w.registry.events_after("p", 0)).events == ()
+            await w.registry.execute_within(working(w, "SELECT 1", append("p")))
+
+    run(test())
+
+
+def test_code_that_ends_the_transaction_and_raises_leaves_nothing_to_who_comes_next(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            await w.register("p")
+
+            async def ends_it(connection: Connection) -> RowCommand:
+                await connection.execute("ROLLBACK")
+                raise ZeroDivisionError("mine")
+
+            with pytest.raises(ZeroDivisionError, match="mine"):
+                await w.registry.execute_within(ends_it)
+            await w.registry.execute_within(working(w, "SELECT 1", append("p")))
+
+    run(test())
+
+
+def test_a_constraint_that_is_checked_at_the_commit_is_the_steps_failure(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            await w.sql.execute(
+                f'CREATE TABLE "{w.schema}".owners_of (n int PRIMARY KEY); CREATE TABLE "{w.schema}".owned '
+                f'(n int REFERENCES "{w.schema}".owners_of DEFERRABLE INITIALLY DEFERRED)'
+            )
+            dangling = working(w, "INSERT INTO {s}.owned VALUES (1)", append("p"))
+            await w.register("p")
+            with pytest.raises(asyncpg.ForeignKeyViolationError):
+                await w.registry.execute_within(dangling)
+            assert (await w.registry.events_after("p", 0)).events == ()
+
+            async def dangle(connection: Connection) -> None:
+                await connection.execute(f'INSERT INTO "{w.schema}".owned VALUES (1)')
+
+            async def body(ctx: ProcessContext) -> Any:
+                return await ctx.step(dangle, transactional=True)
+
+            outcome = await outcome_of(w, body, "q")
+            assert isinstance(outcome, Failed)
+            assert (outcome.error.type, "foreign key" in outcome.error.message) == ("StepFailed", True)
+
+    run(test())
+
+
+def test_an_error_of_the_code_is_not_hidden_by_a_connection_that_can_not_roll_back(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            await w.register("p")
+            left: list[asyncio.Task[Any]] = []
+
+            async def leaves_a_statement_behind(connection: Connection) -> RowCommand:
+                left.append(asyncio.create_task(connection.execute("SELECT pg_sleep(30)")))
+                await asyncio.sleep(0)
+                raise ZeroDivisionError("mine")
+
+            with pytest.raises(ZeroDivisionError, match="mine"):
+                await w.registry.execute_within(leaves_a_statement_behind)
+            await asyncio.wait(left)
+            assert left[0].exception() is not None
+            await w.registry.execute_within(working(w, "SELECT 1", append("p")))
+
+    run(test())
+
+
+def test_a_command_that_somebody_overtakes_is_done_again_with_what_was_written(tmp_path: Path) -> None:
+    """The lease is renewed between the reading and the writing of what ends it."""
+
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            await with_table(w)
+            await w.register("p")
+            (one,) = (await w.claim("a")).claimed
+            complete = Complete(process_id="p", outcome=Completed(raw(1)), authority=LeaseRight(one.lease.key))
+            await w.sql.execute("BEGIN")
+            await w.sql.execute(
+                f'UPDATE "{w.schema}".leases SET boot_expires_at = boot_expires_at + 60000, '
+                "expires_at = expires_at + 60000"
+            )
+            ending = asyncio.ensure_future(w.registry.execute_within(working(w, PAY, complete)))
+            await until(lambda: is_waiting(w), "the end waits for the lease")
+            await w.sql.execute("COMMIT")
+            assert (await ending).answer == "applied"
+            assert await payments(w) == [("o-1", 7)]
+            assert (await w.registry.get("p")).status == "completed"
+
+    run(test())
+
+
+def test_a_command_that_is_overtaken_again_and_again_is_the_stores_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def overtaken(self: PostgresRows, commit: object) -> None:
+        raise Overtaken
+
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            await with_table(w)
+            await w.register("p")
+            monkeypatch.setattr(PostgresRows, "commit_by", overtaken)
+            with pytest.raises(StoreUnavailable, match="in the way again and again"):
+                await w.registry.execute_within(working(w, PAY, append("p")))
+            with pytest.raises(StoreUnavailable, match="in the way again and again"):
+                await w.append("p")
+            assert await payments(w) == []
 
     run(test())

@@ -92,6 +92,15 @@ async def until(holds: Callable[[], Awaitable[Any]], what: str, within_s: float 
         raise AssertionError(f"{what}: not within {within_s} s") from None
 
 
+async def is_waiting(w: World) -> bool:
+    """Whether a statement about this schema waits for a lock."""
+    await w.sql.execute("SELECT pg_stat_clear_snapshot()")  # it is kept for the whole transaction otherwise
+    waiting: int = await w.sql.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND strpos(query, $1) > 0", w.schema
+    )
+    return waiting > 0
+
+
 def register(id: str, **declared: Any) -> Register:
     fields = {"definition": WORK, "recovery": "rerunnable", **declared}
     return Register(process_id=id, registration=Registration(id=id, **fields))

@@ -6,7 +6,7 @@ from typing import Literal
 
 from perdure.errors import InvalidOption
 from perdure.stores.postgres.connections import Connections
-from perdure.stores.postgres.faults import typed
+from perdure.stores.postgres.faults import raise_typed
 from perdure.stores.postgres.schema import NEWEST, ensure_schema, read_version, steps_after
 from perdure.stores.postgres.statements import in_schema
 from perdure.stores.postgres.url import Target, parse_url, quoted
@@ -51,6 +51,6 @@ async def _visited(target: Target, *, migrating: bool) -> tuple[int, int]:
                 await ensure_schema(connection, target)
             return before, await read_version(connection, target)
     except Exception as error:
-        raise typed(error, target.name) from error
+        raise_typed(error, target.name)
     finally:
         await connections.close()

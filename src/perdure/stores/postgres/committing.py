@@ -9,9 +9,9 @@ import asyncpg
 from perdure.ids import Ids
 from perdure.stores.group_commit import Entry
 from perdure.stores.postgres.connections import Connections
-from perdure.stores.postgres.faults import is_contended, is_lost, is_refused_in_bulk, typed
+from perdure.stores.postgres.faults import RowsHeld, is_contended, is_lost, is_refused_in_bulk, typed
 from perdure.stores.postgres.own_loop import OwnLoop
-from perdure.stores.postgres.rows import Overtaken, PostgresRows, RowsHeld
+from perdure.stores.postgres.rows import PostgresRows
 from perdure.stores.postgres.shared import Shared
 from perdure.stores.postgres.wanted import Wanted, ids_of
 from perdure.stores.registry import transact
@@ -57,7 +57,7 @@ class Committer:
                 held += apart
                 entries = [entry for entry in entries if entry not in apart]
             except Exception as error:  # whatever it is, its callers must be told
-                if isinstance(error, Overtaken) or is_contended(error):
+                if is_contended(error):
                     tries += 1
                 elif is_lost(error):
                     self._connections.drop_idle()

@@ -8,7 +8,7 @@ from perdure.ids import Ids
 from perdure.stores.group_commit import Entry
 from perdure.stores.postgres.changes import Changes
 from perdure.stores.postgres.connections import Connections
-from perdure.stores.postgres.faults import typed
+from perdure.stores.postgres.faults import raise_typed
 from perdure.stores.postgres.flushers import Flushers
 from perdure.stores.postgres.hints import Hints
 from perdure.stores.postgres.own_loop import OwnLoop
@@ -38,7 +38,7 @@ class Engine:
             async with self._seldom.one() as connection:
                 await ensure_schema(connection, self._shared.target)
         except Exception as error:
-            raise typed(error, self._shared.store) from error
+            raise_typed(error, self._shared.store)
         await self.changes.begin()
 
     async def close(self) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import NoReturn
+
 import asyncpg
 
 from perdure.errors import (
@@ -16,20 +19,17 @@ from perdure.errors import (
     StoreUnavailable,
 )
 
-LOST = (
-    asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError, asyncpg.CrashShutdownError, asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.IdleSessionTimeoutError, asyncpg.TooManyConnectionsError, asyncpg.InternalClientError, OSError, EOFError,
-)  # fmt: skip
-"""The connection is gone or was never there (TimeoutError is an OSError)."""
 
-CONTENDED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
-"""The database gave the transaction up for the sake of another; the same again may go through."""
+class RowsHeld(Exception):
+    """Somebody else's transaction holds these rows; nothing was decided."""
 
-REFUSED = (
-    asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, asyncpg.ProgramLimitExceededError,
-    asyncpg.RaiseError, DecodeError, ValueError, OverflowError,
-)  # fmt: skip
+    def __init__(self, process_ids: Collection[str]) -> None:
+        super().__init__(", ".join(sorted(process_ids)))
+        self.process_ids = frozenset(process_ids)
+
+
+class Overtaken(Exception):
+    """Between reading and writing somebody else has inserted a row or renewed a lease: what was decided is void."""
 
 
 class Unconfirmed(Exception):
@@ -38,6 +38,22 @@ class Unconfirmed(Exception):
     def __init__(self, cause: BaseException) -> None:
         super().__init__(repr(cause))
         self.cause = cause
+
+
+LOST = (
+    asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError, asyncpg.CrashShutdownError, asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.IdleSessionTimeoutError, asyncpg.TooManyConnectionsError, asyncpg.InternalClientError, OSError, EOFError,
+)  # fmt: skip
+"""The connection is gone or was never there (TimeoutError is an OSError)."""
+
+CONTENDED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, Overtaken)
+"""The database gave the transaction up for the sake of another; the same again may go through."""
+
+REFUSED = (
+    asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, asyncpg.ProgramLimitExceededError,
+    asyncpg.RaiseError, DecodeError, ValueError, OverflowError,
+)  # fmt: skip
 
 
 def is_lost(error: BaseException) -> bool:
@@ -55,14 +71,29 @@ def is_refused_in_bulk(error: BaseException) -> bool:
     return isinstance(error, REFUSED) and not is_lost(error)
 
 
+def comes_of_loss(error: BaseException | None) -> bool:
+    """Whether it is, or was raised over, an error that blames the connection."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if is_lost(error):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def raise_typed(error: BaseException, store: str) -> NoReturn:
+    """In an except clause: raise what `typed` says, over what was caught; an error is never the cause of itself."""
+    told = typed(error, store)
+    if told is error:
+        raise error
+    raise told from error
+
+
 def typed(error: BaseException, store: str) -> BaseException:
     """The error to be raised: which store, what is wrong, what to do. A PerdureError stays what it is."""
     if isinstance(error, PerdureError):
         return error
-    if isinstance(error, Unconfirmed):
-        return OutcomeUnknown(
-            store, f"the answer of a commit was lost ({_said(error.cause)})", "Ask again with the same operation id."
-        )
     found = _typed(error, store)
     if found is not None:
         found.__cause__ = error
@@ -73,6 +104,11 @@ def typed(error: BaseException, store: str) -> BaseException:
 def _typed(error: BaseException, store: str) -> StoreError | None:
     said = _said(error)
     match error:
+        case Unconfirmed():
+            return OutcomeUnknown(
+                store, f"the answer of a commit was lost ({_said(error.cause)})",
+                "Ask again with the same operation id.",
+            )  # fmt: skip
         case asyncpg.DiskFullError():
             return StoreFull(store, "the server's disk is full", "Free some space; nothing acknowledged was lost.")
         case asyncpg.ReadOnlySQLTransactionError():
@@ -83,7 +119,7 @@ def _typed(error: BaseException, store: str) -> StoreError | None:
             return StoreReadOnly(
                 store, f"the role may not do this ({said})", "`perdure migrate --sql` prints the grants it needs."
             )
-        case asyncpg.LockNotAvailableError():
+        case asyncpg.LockNotAvailableError() | RowsHeld():
             return StoreLocked(
                 store, "somebody else's transaction holds a row past the bound",
                 "Find it in pg_stat_activity (state 'idle in transaction') and end it, then try again.",
@@ -108,7 +144,7 @@ def _typed(error: BaseException, store: str) -> StoreError | None:
             return StoreUnavailable(
                 store, f"the schema is not there any more ({said})", "Restore it, or open the store again."
             )
-        case asyncpg.DeadlockDetectedError() | asyncpg.SerializationError():
+        case asyncpg.DeadlockDetectedError() | asyncpg.SerializationError() | Overtaken():
             return StoreUnavailable(store, f"other transactions were in the way again and again ({said})", "Try again.")
         case TimeoutError():
             return StoreUnavailable(store, "the server did not answer in time", "Check the network and its load.")

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 import asyncpg
 
 from perdure.contract.registry import TransactionWork
 from perdure.errors import NotTransactional
 from perdure.stores.postgres.connections import Connection, Connections
-from perdure.stores.postgres.faults import is_lost, typed
+from perdure.stores.postgres.faults import (
+    RowsHeld,
+    comes_of_loss,
+    is_contended,
+    is_lost,
+    is_refused_in_bulk,
+    raise_typed,
+)
 from perdure.stores.postgres.rows import PostgresRows
 from perdure.stores.postgres.shared import Shared
 from perdure.stores.postgres.wanted import Wanted
@@ -15,8 +25,9 @@ from perdure.stores.registry import Result, Transaction
 from perdure.transitions.commands import Receipt, RowCommand
 
 MOST_LENT = 8
+MOST_TRIES = 5
 LOCK_WAIT_MS = 5_000
-LIMITS = "SET LOCAL idle_in_transaction_session_timeout = 60000; SET LOCAL lock_timeout = 5000"
+LIMITS = f"SET LOCAL idle_in_transaction_session_timeout = 60000; SET LOCAL lock_timeout = {LOCK_WAIT_MS}"
 """A program that stands still in a transaction must not hold its rows for ever."""
 
 
@@ -28,19 +39,26 @@ class Lender:
         self._connections: Connections | None = None
 
     async def execute(self, work: TransactionWork) -> Result:
-        """Both what the code writes and the command that it returns, or neither. What the code raises is raised."""
+        """Both what the code writes and the command that it returns, or neither. What the code raises is raised.
+
+        Where another transaction was in the way of the command, and the code has not failed, all is done again.
+        """
         if self._connections is None:
             self._connections = Connections(self._shared.target, MOST_LENT, bound_s=60.0)
-        code = _Code(work)
-        try:
-            async with self._connections.one() as connection:
-                return await self._transact(connection, code)
-        except BaseException as error:
-            if code.error is error and not is_lost(error):
-                raise
-            if is_lost(error):
-                self._connections.drop_idle()
-            raise typed(error, self._shared.store) from error
+        tries = 0
+        while True:
+            tries += 1
+            code = _Code(work)
+            try:
+                async with self._connections.one() as connection:
+                    return await self._transact(connection, code)
+            except BaseException as error:
+                if error is code.error:
+                    raise
+                if is_lost(error):
+                    self._connections.drop_idle()
+                if tries == MOST_TRIES or not (is_contended(error) or isinstance(error, RowsHeld)):
+                    raise_typed(error, self._shared.store)
 
     async def close(self) -> None:
         if self._connections is not None:
@@ -54,13 +72,12 @@ class Lender:
             command = await self._run(connection, code)
             rows = PostgresRows(connection, self._shared, Wanted((command,)), wait_ms=LOCK_WAIT_MS)
             (result,) = await Transaction(rows, await rows.look()).run((command,))
-            if not isinstance(result, Receipt) or result.replayed:
-                await transaction.rollback()
-                return result
-            await rows.commit_by(transaction.commit)
+            if isinstance(result, Receipt) and not result.replayed:
+                await rows.commit_by(code.committing(transaction.commit))
+            else:
+                await _take_back(connection, transaction)
         except BaseException:
-            if not connection.is_closed() and connection.is_in_transaction():
-                await transaction.rollback()
+            await _take_back(connection, transaction)
             raise
         return result
 
@@ -86,7 +103,7 @@ class Lender:
 
 
 class _Code:
-    """The user's code, and what it raised: that is its own, whatever it is."""
+    """The user's code, and what it raised: that is its own, whatever it is, unless the connection was lost under it."""
 
     def __init__(self, work: TransactionWork) -> None:
         self._work = work
@@ -94,7 +111,40 @@ class _Code:
 
     async def run(self, connection: Connection) -> RowCommand:
         try:
-            return await self._work(connection)
+            command = await self._work(connection)
         except BaseException as error:
-            self.error = error
-            raise
+            if not (connection.is_closed() and comes_of_loss(error)):
+                self.error = error
+                raise
+            raise _lost() from error
+        if connection.is_closed():  # and the code has not noticed
+            raise _lost()
+        return command
+
+    def committing(self, commit: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        """The commit, with what the database finds only then wrong with what the code wrote: a deferred constraint.
+        Ours are checked at once, in the statement that writes."""
+
+        async def committed() -> None:
+            try:
+                await commit()
+            except asyncpg.PostgresError as error:
+                if is_refused_in_bulk(error):
+                    self.error = error
+                raise
+
+        return committed
+
+
+def _lost() -> asyncpg.ConnectionDoesNotExistError:
+    return asyncpg.ConnectionDoesNotExistError("the connection was closed while code had it")
+
+
+async def _take_back(connection: Connection, transaction: Any) -> None:
+    """Hides no error: what was sent is undone by the server when the connection is gone."""
+    try:
+        if not connection.is_in_transaction():  # the code has ended it, or its commit has failed
+            raise asyncpg.InterfaceError("there is no transaction")
+        await transaction.rollback()
+    except Exception:
+        connection.terminate()

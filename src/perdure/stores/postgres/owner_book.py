@@ -11,7 +11,7 @@ import msgspec
 from perdure.model.leases import DeathProof, Enrolment, Owner
 from perdure.model.registration import Definition
 from perdure.stores.postgres.connections import Connections
-from perdure.stores.postgres.faults import typed
+from perdure.stores.postgres.faults import raise_typed
 from perdure.stores.postgres.reader import Reader
 from perdure.stores.postgres.shared import Shared
 from perdure.stores.sqlite.owners import OwnerIdentity, enrolments, identify, prove_death
@@ -78,7 +78,7 @@ class OwnerBook:
             async with self._connections.one() as connection, connection.transaction():
                 await connection.execute(statement.text, *statement.values(values))
         except Exception as error:
-            raise typed(error, self._shared.store) from error
+            raise_typed(error, self._shared.store)
 
 
 def _identity(row: Sequence[Any]) -> OwnerIdentity:

@@ -10,7 +10,7 @@ from perdure.codec import decode_registration, decode_state
 from perdure.errors import DecodeError, PerdureError
 from perdure.model.record import ProcessRecord
 from perdure.stores.postgres.connections import Connections
-from perdure.stores.postgres.faults import is_lost, typed
+from perdure.stores.postgres.faults import is_lost, raise_typed
 from perdure.stores.postgres.own_loop import OwnLoop
 from perdure.stores.postgres.statements import Statements
 from perdure.stores.postgres.url import Target
@@ -48,7 +48,7 @@ class Reader:
                         return await connection.fetch(statement.text, *statement.values(values))
             except Exception as error:
                 if not is_lost(error) or tries == MOST_TRIES - 1:
-                    raise typed(error, self._store) from error
+                    raise_typed(error, self._store)
                 self._connections.drop_idle()
         raise AssertionError("unreachable")
 

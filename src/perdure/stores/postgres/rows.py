@@ -23,7 +23,7 @@ from perdure.model.record import ProcessRecord
 from perdure.stores.claim_pool import Lanes, lanes_of
 from perdure.stores.event_rows import event_from_row
 from perdure.stores.postgres.connections import Connection
-from perdure.stores.postgres.faults import Unconfirmed, is_lost
+from perdure.stores.postgres.faults import Overtaken, RowsHeld, Unconfirmed, is_lost
 from perdure.stores.postgres.shared import Known, Shared, database_moment
 from perdure.stores.postgres.wanted import Wanted, can_exist
 from perdure.stores.postgres.written import Written
@@ -40,18 +40,6 @@ LOCK_BOUND_MS = 500
 """How long a batch waits where it can't but wait: an insert of an id that another open transaction has inserted."""
 
 _decode_lease = msgspec.json.Decoder(Lease).decode
-
-
-class RowsHeld(Exception):
-    """Somebody else's transaction holds these rows; nothing was decided."""
-
-    def __init__(self, process_ids: Collection[str]) -> None:
-        super().__init__(", ".join(sorted(process_ids)))
-        self.process_ids = frozenset(process_ids)
-
-
-class Overtaken(Exception):
-    """Between reading and writing somebody else has inserted a row or renewed a lease: what was decided is void."""
 
 
 class PostgresRows:
@@ -106,7 +94,9 @@ class PostgresRows:
             await commit()
             self._shared.moments.reached("commit.after")
         except Exception as error:
-            raise Unconfirmed(error) if is_lost(error) else error from error
+            if is_lost(error):
+                raise Unconfirmed(error) from error
+            raise
         self._shared.boot_id = self._now.boot_id if self._now is not None else None
         for row, registration in self.written.registrations:
             if registration.id not in self.met:
