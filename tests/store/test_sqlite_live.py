@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -18,10 +19,12 @@ import pytest
 from perdure.clock import SystemClock
 from perdure.contract.verbs import as_raw
 from perdure.model.live import RUN_OVER, Chunk
+from perdure.stores.sqlite import live, live_sender
 from perdure.stores.sqlite.live import SqliteLiveWire
 from perdure.stores.sqlite.live_sender import MOST_WAITING, digest_of
 from perdure.stores.sqlite.owners import sweep_dead_files
 from perdure.stores.sqlite.store import SqliteRegistry
+from perdure.stores.sqlite.wake import Addresses
 
 LONGEST_WAIT_S = 20.0
 
@@ -286,5 +289,84 @@ def test_a_second_follower_of_a_program_hears_what_the_first_has_heard_lately(tm
             for end in ends:
                 end()
             assert b._ears._heard == {}
+
+    asyncio.run(main())
+
+
+def failing_once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> threading.Event:
+    """Have the function fail once for want of a descriptor; the event says that it has."""
+    function, failed = getattr(owner, name), threading.Event()
+
+    def first_fails(*arguments: object) -> object:
+        if not failed.is_set():
+            failed.set()
+            raise OSError(errno.EMFILE, "Too many open files")
+        return function(*arguments)
+
+    monkeypatch.setattr(owner, name, first_fails)
+    return failed
+
+
+@pytest.mark.parametrize(("owner", "name"), [(live_sender, "new_sender"), (Addresses, "of")], ids=["socket", "folder"])
+def test_a_want_of_descriptors_loses_what_is_said_meanwhile_and_nothing_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
+) -> None:
+    async def main() -> None:
+        async with wire_in(tmp_path, "a") as a, wire_in(tmp_path, "b") as b:
+            heard: list[int] = []
+            b.follow("p", lambda chunk: heard.append(chunk.number))
+            failed = failing_once(monkeypatch, owner, name)
+            a.send(chunk(1), nothing)
+            await until(failed.is_set)
+            a.send(chunk(2), nothing)
+            await until(lambda: heard == [2])
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("owner", "name"), [(live, "new_sender"), (live, "bind_socket"), (os, "link")])
+def test_a_program_that_cannot_be_told_of_follows_its_own_and_is_told_of_with_its_next_follower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
+) -> None:
+    async def main() -> None:
+        async with wire_in(tmp_path, "a") as a, wire_in(tmp_path, "b") as b:
+            first, second = list[int](), list[int]()
+            failed = failing_once(monkeypatch, owner, name)
+            ends = [b.follow("p", lambda chunk: first.append(chunk.number))]
+            assert failed.is_set()
+            b.send(chunk(1), nothing)
+            assert first == [1]
+            ends.append(b.follow("p", lambda chunk: second.append(chunk.number)))
+            a.send(chunk(2), nothing)
+            await until(lambda: second == [2])
+            assert first == [1, 2]
+            for end in ends:
+                end()
+            b.send(chunk(3), nothing)
+            assert (first, second) == ([1, 2], [2])
+        assert os.listdir(tmp_path) == []
+
+    asyncio.run(main())
+
+
+def test_a_thread_that_cannot_be_started_is_started_by_what_is_said_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, start = list[int](), threading.Thread.start
+
+    def first_fails(thread: threading.Thread) -> None:
+        started.append(1)
+        if len(started) == 1:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    async def main() -> None:
+        async with wire_in(tmp_path, "a") as a, wire_in(tmp_path, "b") as b:
+            heard: list[int] = []
+            b.follow("p", lambda chunk: heard.append(chunk.number))
+            monkeypatch.setattr(threading.Thread, "start", first_fails)
+            a.send(chunk(1), nothing)
+            a.send(chunk(2), nothing)
+            await until(lambda: heard == [1, 2])
 
     asyncio.run(main())

@@ -13,7 +13,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import msgspec
@@ -75,13 +75,11 @@ class LiveEars:
         self._heard: dict[str, Backlog] = {}
 
     def listen(self, process_id: str) -> Sequence[Chunk]:
-        """Let other programs know that this one follows the process (where that can't be, they won't). What another
-        follower here has heard lately: it is not sent again."""
+        """Let other programs know that this one follows the process; where that can't be they won't, until the next
+        follower here. What another one has heard lately: it is not sent again."""
         self._followed[process_id] += 1
-        if self._followed[process_id] == 1 and self._is_open():
+        if process_id not in self._heard and self._is_open() and self._is_named(process_id):
             self._heard[process_id] = Backlog(RECENT_CHUNKS, RECENT_BYTES)
-            with suppress(OSError):
-                os.link(self._path, self._link(process_id))
         heard = self._heard.get(process_id)
         return () if heard is None else heard.all()
 
@@ -89,24 +87,37 @@ class LiveEars:
         self._followed[process_id] -= 1
         if self._followed[process_id] <= 0:
             del self._followed[process_id]
-            self._heard.pop(process_id, None)
-            if self._socket is not None:
+            if self._heard.pop(process_id, None) is not None and self._socket is not None:
                 unlink_socket(self._link(process_id))
 
     def _link(self, process_id: str) -> str:
         return os.path.join(self._folder, f"{digest_of(process_id)}.{self._program}.live")
 
+    def _is_named(self, process_id: str) -> bool:
+        try:
+            os.link(self._path, self._link(process_id))
+        except FileExistsError:  # left by a program of the same name: it is the name that tells
+            return True
+        except OSError:
+            return False
+        return True
+
     def _is_open(self) -> bool:
         if self._socket is None and hasattr(socket, "AF_UNIX"):
-            bound = new_sender()
             try:
-                self._path = bind_socket(bound, self._folder, f"{self._program}.live")
+                self._open()
             except (OSError, ValueError):
-                bound.close()
                 return False
-            self._socket = bound
-            self._loop.add_reader(bound.fileno(), self._hear)
         return self._socket is not None
+
+    def _open(self) -> None:
+        with ExitStack() as opened:  # what fails half-way leaves nothing open
+            bound = opened.enter_context(new_sender())
+            path = bind_socket(bound, self._folder, f"{self._program}.live")
+            opened.callback(unlink_socket, path)
+            self._loop.add_reader(bound.fileno(), self._hear)
+            opened.pop_all()
+        self._socket, self._path = bound, path
 
     def _hear(self) -> None:
         """Bounded: under a flood the rest stays for the next turn of the loop."""

@@ -88,9 +88,17 @@ class LiveSender:
                 return
             self._fresh.append((chunk, recent))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="perdure-sqlite-live", daemon=True)
-                self._thread.start()
+                self._thread = self._begun()
             self._wake.notify()
+
+    def _begun(self) -> threading.Thread | None:
+        """The thread, or None where there can't be another one now: the next chunk tries again."""
+        thread = threading.Thread(target=self._run, name="perdure-sqlite-live", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return None
+        return thread
 
     def stop(self) -> ThreadFuture[None]:
         with self._wake:
@@ -136,7 +144,10 @@ class LiveSender:
             if mtime_ns == self._listed_mtime_ns and age_ms > FRESH_MS:
                 return
             found = [match.groups() for name in os.listdir(self._folder) if (match := _LINK.fullmatch(name))]
-        except OSError:
+            self._addresses.close()  # the folder may be another one by now
+            for name, program in self._programs.items():
+                program.address = self._addresses.of(f"{name}.live")
+        except OSError:  # no folder, or no descriptor to read it with: whoever is found again hears what is recent
             found, mtime_ns = [], -1
         self._listed_mtime_ns = mtime_ns
         others = sorted({program for _, program in found} - {self._own_program})[:MOST_PROGRAMS]
@@ -147,25 +158,28 @@ class LiveSender:
             self._followers[digest] = (*self._followers.get(digest, ()), program)
         for gone in self._programs.keys() - set(others):
             self._forget(gone)
-        self._addresses.close()  # the folder may be another one by now
-        for program in others:
-            address = self._addresses.of(f"{program}.live")
-            if program in self._programs:
-                self._programs[program].address = address
-            else:
-                self._programs[program] = _Program(address)
 
     def _give_out(self, fresh: Sequence[tuple[Chunk, Recent]]) -> None:
         """To each program what it follows; to one that has just come, what was said before as well."""
         for chunk, recent in fresh:
             digest = digest_of(chunk.process_id)
             for name in self._followers.get(digest, ()):
-                program = self._programs[name]
+                program = self._programs.get(name) or self._met(name)
+                if program is None:
+                    continue
                 if (digest, name) not in self._introduced:
                     self._introduced.add((digest, name))
                     for earlier in recent():
                         program.waiting.add(earlier)
                 program.waiting.add(chunk)
+
+    def _met(self, name: str) -> _Program | None:
+        """The program, with a socket for it; None if there can be none now."""
+        try:
+            program = self._programs[name] = _Program(self._addresses.of(f"{name}.live"))
+        except OSError:
+            return None
+        return program
 
     def _send(self) -> bool:
         sent = False
