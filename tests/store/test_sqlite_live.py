@@ -370,3 +370,68 @@ def test_a_thread_that_cannot_be_started_is_started_by_what_is_said_next(
             await until(lambda: heard == [1, 2])
 
     asyncio.run(main())
+
+
+def bound_follower(folder: Path, program: str, process_id: str) -> socket.socket:
+    """A program's socket with the name for one process, which nobody reads."""
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    bound.bind(str(folder / f"{program}.live"))
+    os.link(folder / f"{program}.live", folder / f"{digest_of(process_id)}.{program}.live")
+    return bound
+
+
+def test_a_program_is_reached_however_many_others_follow_something_else(tmp_path: Path) -> None:
+    async def main() -> None:
+        others = [bound_follower(tmp_path, f"b{number:03}", "q") for number in range(live_sender.MOST_PROGRAMS)]
+        async with wire_in(tmp_path, "a") as a, wire_in(tmp_path, "c") as c:
+            heard: list[int] = []
+            c.follow("p", lambda chunk: heard.append(chunk.number))
+            a.send(chunk(1), nothing)
+            await until(lambda: heard == [1])
+            assert list(a._sender._programs) == ["c"]
+        for other in others:
+            other.close()
+
+    asyncio.run(main())
+
+
+def test_programs_that_follow_in_turn_share_the_sockets_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_sender, "MOST_PROGRAMS", 2)
+
+    async def main() -> None:
+        heard: list[str] = []
+        async with (
+            wire_in(tmp_path, "a") as a, wire_in(tmp_path, "b") as b,
+            wire_in(tmp_path, "c") as c, wire_in(tmp_path, "d") as d,
+        ):  # fmt: skip
+            for wire, process_id in ((b, "p"), (c, "q"), (d, "r")):
+                wire.follow(process_id, lambda chunk: heard.append(f"{chunk.process_id}{chunk.number}"))
+            for said in ("p1", "q1", "r1", "p2", "r2", "q2"):
+                a.send(chunk(int(said[1]), said[0]), nothing)
+                await until(lambda: heard[-1:] == [said])  # noqa: B023 - now
+                assert len(a._sender._programs) <= 2
+        assert heard == ["p1", "q1", "r1", "p2", "r2", "q2"]
+
+    asyncio.run(main())
+
+
+def test_a_program_that_takes_nothing_keeps_no_socket_from_one_that_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_sender, "MOST_PROGRAMS", 1)
+
+    async def main() -> None:
+        deaf = bound_follower(tmp_path, "deaf", "q")
+        async with wire_in(tmp_path, "a") as a, wire_in(tmp_path, "b") as b:
+            heard: list[int] = []
+            b.follow("p", lambda chunk: heard.append(chunk.number))
+            for number in range(1, 1_000):
+                a.send(chunk(number, "q", "x" * 1_000), nothing)
+            await until(lambda: "deaf" in a._sender._programs and a._sender._programs["deaf"].futile > 0)
+            a.send(chunk(1), nothing)
+            await until(lambda: heard == [1])
+        deaf.close()
+
+    asyncio.run(main())

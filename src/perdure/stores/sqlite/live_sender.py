@@ -22,7 +22,7 @@ DATAGRAM_BYTES = 96 * 1024
 """Chunks that are sent together have at most this many bytes; Linux takes datagrams of about 200 KiB by default."""
 MOST_WAITING, MOST_WAITING_BYTES = 1_024, 1024 * 1024
 MOST_PROGRAMS = 64
-"""Programs that one program sends to; each costs it a socket."""
+"""Programs that one program sends to at a time; each costs it a socket."""
 SPACING_S, LONGEST_SPACING_S = 0.002, 0.05
 GIVE_UP_AFTER = 200
 """Times in a row, each the longest spacing later, that a follower takes nothing before what waits for it is dropped."""
@@ -47,10 +47,14 @@ class _Program:
         self.futile = 0
         self.socket = new_sender()  # of its own: what it does not read is charged to the socket that sent it (unix(7))
 
+    @property
+    def has_waiting(self) -> bool:
+        return self.unsent is not None or len(self.waiting) > 0
+
     def send(self) -> bool:
         """Send what waits; whether something was sent. Raises OSError if nobody has the socket bound any more."""
         sent = False
-        while self.unsent is not None or len(self.waiting):
+        while self.has_waiting:
             if self.unsent is None:
                 self.unsent = _encode(self.waiting.take(DATAGRAM_BYTES))
             try:
@@ -78,7 +82,7 @@ class LiveSender:
         self._ended: ThreadFuture[None] = ThreadFuture()
         self._listed_mtime_ns = -1
         self._followers: dict[str, tuple[str, ...]] = {}  # digest of a process id -> the programs that follow it
-        self._programs: dict[str, _Program] = {}
+        self._programs: dict[str, _Program] = {}  # the one that something was for last comes last
         self._introduced: set[tuple[str, str]] = set()
 
     def submit(self, chunk: Chunk, recent: Recent) -> None:
@@ -135,7 +139,7 @@ class LiveSender:
                 self._wake.wait_for(lambda: self._closing, spacing_s)
 
     def _has_waiting(self) -> bool:
-        return any(program.unsent is not None or len(program.waiting) for program in self._programs.values())
+        return any(program.has_waiting for program in self._programs.values())
 
     def _look_for_followers(self) -> None:
         try:
@@ -145,18 +149,17 @@ class LiveSender:
                 return
             found = [match.groups() for name in os.listdir(self._folder) if (match := _LINK.fullmatch(name))]
             self._addresses.close()  # the folder may be another one by now
-            for name, program in self._programs.items():
-                program.address = self._addresses.of(f"{name}.live")
+            for known, program in self._programs.items():
+                program.address = self._addresses.of(f"{known}.live")
         except OSError:  # no folder, or no descriptor to read it with: whoever is found again hears what is recent
             found, mtime_ns = [], -1
         self._listed_mtime_ns = mtime_ns
-        others = sorted({program for _, program in found} - {self._own_program})[:MOST_PROGRAMS]
-        pairs = {(digest, program) for digest, program in found if program in others}
+        pairs = {(digest, name) for digest, name in found if name != self._own_program}
         self._introduced &= pairs
         self._followers = {}
-        for digest, program in pairs:
-            self._followers[digest] = (*self._followers.get(digest, ()), program)
-        for gone in self._programs.keys() - set(others):
+        for digest, name in pairs:
+            self._followers[digest] = (*self._followers.get(digest, ()), name)
+        for gone in self._programs.keys() - {name for _, name in pairs}:
             self._forget(gone)
 
     def _give_out(self, fresh: Sequence[tuple[Chunk, Recent]]) -> None:
@@ -164,8 +167,9 @@ class LiveSender:
         for chunk, recent in fresh:
             digest = digest_of(chunk.process_id)
             for name in self._followers.get(digest, ()):
-                program = self._programs.get(name) or self._met(name)
+                program = self._program(name)
                 if program is None:
+                    self._introduced.discard((digest, name))
                     continue
                 if (digest, name) not in self._introduced:
                     self._introduced.add((digest, name))
@@ -173,13 +177,29 @@ class LiveSender:
                         program.waiting.add(earlier)
                 program.waiting.add(chunk)
 
-    def _met(self, name: str) -> _Program | None:
-        """The program, with a socket for it; None if there can be none now."""
+    def _program(self, name: str) -> _Program | None:
+        """The program, now the last that something was for; None if it can have no socket now."""
+        program = self._programs.pop(name, None)
+        if program is None and len(self._programs) >= MOST_PROGRAMS and not self._has_made_room():
+            return None
         try:
-            program = self._programs[name] = _Program(self._addresses.of(f"{name}.live"))
+            program = program or _Program(self._addresses.of(f"{name}.live"))
         except OSError:
             return None
+        self._programs[name] = program
         return program
+
+    def _has_made_room(self) -> bool:
+        """Take the socket of the program that has waited longest for something, or else of one that takes nothing."""
+        for name, program in self._programs.items():
+            if not program.has_waiting:
+                self._programs.pop(name).socket.close()  # all was sent: it is not introduced anew
+                return True
+        stuck = max(self._programs, key=lambda name: self._programs[name].futile)
+        if self._programs[stuck].futile == 0:
+            return False
+        self._forget(stuck)
+        return True
 
     def _send(self) -> bool:
         sent = False
