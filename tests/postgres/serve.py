@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.postgres.cluster import Cluster
+from lab.cluster import Cluster
 
 
 def main() -> None:

