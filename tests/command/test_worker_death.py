@@ -75,6 +75,26 @@ def test_the_command_of_a_killed_worker_is_not_run_again_and_ends_by_an_abandon_
         asyncio.run(test(worker))
 
 
+def test_nobody_takes_over_before_the_old_command_is_gone(tmp_path: Path) -> None:
+    async def test(worker: Script) -> None:
+        programs = Programs()
+        assert await asyncio.to_thread(worker.hear) == "serving"
+        url = f"sqlite:///{tmp_path}/work.db"
+        async with Host(url, work=False) as host:
+            handle = await host.command([*PYTHON, LEAVES_A_DAEMON + IGNORES_SIGTERM], id="p", env=programs.env, grace=3)
+            await first_line(host, handle)
+            await handle.abandon(by="operator", reason="its worker is about to be killed")
+            assert programs.alive()
+        os.kill(worker.pid, signal.SIGKILL)
+        async with open_host(url) as other:
+            outcome = await other.get_handle("p").outcome()
+            assert programs.left() == set()
+            assert isinstance(outcome, Abandoned)
+
+    with Script(WORKER, f"{tmp_path}/work.db", log=tmp_path / "errors.log") as worker:
+        asyncio.run(test(worker))
+
+
 def test_a_fork_of_the_worker_that_holds_its_pipes_does_not_keep_the_command_alive(tmp_path: Path) -> None:
     async def test(worker: Script) -> None:
         programs = Programs()

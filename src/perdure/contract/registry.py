@@ -192,3 +192,8 @@ class Registry(Commands, Reads, Owners, Protocol):
     async def close(self) -> None:
         """Finish what was accepted, then let go of everything. Later calls raise StoreClosed."""
         ...
+    def lifeline(self, incarnation: str) -> int | None:
+        """A descriptor for a program that runs on behalf of this enrolled owner: while that program has it open, the
+        owner is not proved dead. None if this store proves no deaths by what is open."""
+        ...
+

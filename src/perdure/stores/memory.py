@@ -185,6 +185,9 @@ class MemoryRegistry:
         self._enrolled[owner.incarnation] = Enrolment(owner, None if definitions is None else tuple(definitions))
 
     async def withdraw(self, owner: Owner) -> None:
+    def lifeline(self, incarnation: str) -> int | None:
+        return None
+
         self._enrolled.pop(owner.incarnation, None)
 
     async def enrolled(self) -> tuple[Enrolment, ...]:

@@ -276,6 +276,9 @@ class FaultyRegistry:
         return self.inner.on_peer_hint(listener)
 
 
+    def lifeline(self, incarnation: str) -> int | None:
+        return self.inner.lifeline(incarnation)
+
 async def _cancelled_here() -> None:
     """Cancel the task that runs this and let it find out here."""
     task = asyncio.current_task()

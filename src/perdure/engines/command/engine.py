@@ -87,7 +87,8 @@ class Attendance:
         }  # fmt: skip
         env = environment(self._request.env, os.environ, own)
         try:
-            self._link = await SupervisorLink.start(self._request, env, self._grace_ms, self._support)
+            lifeline = self._support.registry.lifeline(self._run.lease.owner.incarnation)
+            self._link = await SupervisorLink.start(self._request, env, self._grace_ms, lifeline, self._support)
         except OSError as error:
             raise CommandFailed("not_started", f"its supervisor could not be started: {error.strerror}") from error
         if self._told is not None:

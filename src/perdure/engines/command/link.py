@@ -89,11 +89,13 @@ class SupervisorLink:
 
     @classmethod
     async def start(
-        cls, request: CommandRequest, env: Mapping[str, str], grace_ms: int, support: Support
+        cls, request: CommandRequest, env: Mapping[str, str], grace_ms: int, lifeline: int | None, support: Support
     ) -> SupervisorLink:
-        """Raises OSError if there is no room for another program."""
+        """`lifeline` is a descriptor that the supervisor keeps open. Raises OSError if there is no room for another
+        program."""
+        kept = () if lifeline is None else (lifeline,)
         program = subprocess.Popen(  # noqa: S603, ASYNC220 - our own program; as short as in asyncio's subprocesses
-            [sys.executable, "-I", "-S", "-c", BOOT, str(PACKAGE)],
+            [sys.executable, "-I", "-S", "-c", BOOT, str(PACKAGE), *map(str, kept)], pass_fds=kept,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         try:

@@ -182,3 +182,6 @@ class PostgresRegistry(PostgresReads):
 
     async def peer_changes(self) -> Sequence[str] | None:
         return await self._call(self._engine.changes.look())
+    def lifeline(self, incarnation: str) -> int | None:
+        return None
+

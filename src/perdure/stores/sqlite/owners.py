@@ -5,7 +5,8 @@ and records that file's name and inode with its pid, start time, pid namespace a
 with the last descriptor of it, however the program ends. Absence of proof is never death: it only means waiting for
 the lease to expire.
 
-A forked child inherits the lock and keeps it held: its parent's death is then not proven while the child lives.
+A forked child inherits the lock and keeps it held: its parent's death is then not proven while the child lives. The
+supervisors of commands inherit it on purpose: nobody takes over from an owner whose commands still run.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ class OwnerLock:
     def __init__(self, path: Path, fd: int) -> None:
         self.name = path.name
         self.inode = os.fstat(fd).st_ino
+        self.fd = fd
         self._path = path.absolute()
-        self._fd = fd
         self._taken_by = os.getpid()
 
     @classmethod
@@ -80,7 +81,7 @@ class OwnerLock:
 
     def release(self) -> None:
         """Remove the file and let the lock go; idempotent. In a forked child only the child's descriptor is closed."""
-        fd, self._fd = self._fd, -1
+        fd, self.fd = self.fd, -1
         if fd == -1:
             return
         try:

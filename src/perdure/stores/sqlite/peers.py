@@ -52,6 +52,11 @@ class Peers:
         self._locks[owner.incarnation] = lock
         return identify(owner.name, owner.incarnation, self._clock.now().boot_id, lock)
 
+    def lifeline(self, incarnation: str) -> int | None:
+        """The descriptor of the owner's lock: the lock is held until the last program that inherited it has ended."""
+        lock = self._locks.get(incarnation)
+        return None if lock is None else lock.fd
+
     def withdraw(self, owner: Owner) -> None:
         lock = self._locks.pop(owner.incarnation, None)
         if lock is not None:

@@ -275,6 +275,9 @@ class SqliteRegistry:
         return await self._owners.enrolled()
 
     async def withdraw(self, owner: Owner) -> None:
+    def lifeline(self, incarnation: str) -> int | None:
+        return self._peers.lifeline(incarnation)
+
         await self._owners.withdraw(owner)
 
     async def prove_deaths(self) -> tuple[DeathProof, ...]:

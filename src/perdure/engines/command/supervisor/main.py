@@ -232,6 +232,8 @@ def _in_group(pid: int, group: int) -> bool:
 
 def main() -> None:
     prctl(PR_SET_NAME, b"perdure-command")
+    for lifeline in sys.argv[2:]:  # ours until we end, and not the command's
+        os.set_inheritable(int(lifeline), False)
     spec = read_spec()
     if spec is None:
         return
