@@ -2,13 +2,25 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
+from tests.store.live_wires import LONGEST_WAIT_S
+
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2
 CAPABILITY_VERSION_3 = 0x20080522
+
+
+@pytest.fixture
+def no_thread_is_left_behind() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(LONGEST_WAIT_S)
+        assert not thread.is_alive(), thread.name
 
 
 @pytest.fixture

@@ -6,15 +6,15 @@ import hashlib
 import os
 import re
 import threading
-from collections import deque
-from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from perdure.clock import Clock
 from perdure.contract.live import Backlog, Recent
-from perdure.model.live import Chunk
+from perdure.model.live import PROGRESS, Chunk
 from perdure.stores.group_commit import ThreadFuture
 from perdure.stores.sqlite.wake import Addresses, new_sender, unlink_socket
 
@@ -23,11 +23,15 @@ DATAGRAM_BYTES = 96 * 1024
 MOST_WAITING, MOST_WAITING_BYTES = 1_024, 1024 * 1024
 MOST_PROGRAMS = 64
 """Programs that one program sends to at a time; each costs it a socket."""
+MOST_HINTS, HINTS_TOGETHER = 16 * 1024, 256
+"""Of progress: processes with a hint that waits, and hints that are sent together."""
 SPACING_S, LONGEST_SPACING_S = 0.002, 0.05
 GIVE_UP_AFTER = 200
 """Times in a row, each the longest spacing later, that a follower takes nothing before what waits for it is dropped."""
 FRESH_MS = 1_000
 """A folder that has changed so lately may have changed once more within the same tick of its modification time."""
+
+T = TypeVar("T")
 
 _LINK = re.compile(r"([0-9a-f]{32})\.(.+)\.live")
 _encode = msgspec.json.Encoder().encode
@@ -37,26 +41,62 @@ def digest_of(process_id: str) -> str:
     return hashlib.sha256(process_id.encode()).hexdigest()[:32]
 
 
+class Fresh:
+    """What was said and not given out yet: chunks, with the latest run of each process that can tell what came before,
+    and one hint of progress for each process. Not for several threads."""
+
+    def __init__(self) -> None:
+        self.chunks = Backlog(MOST_WAITING, MOST_WAITING_BYTES)
+        self.recents: dict[str, Recent] = {}
+        self.hints: dict[str, Chunk] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.hints) or len(self.chunks) > 0
+
+    def add(self, chunk: Chunk, recent: Recent) -> None:
+        if chunk.channel == PROGRESS:
+            _keep_last(self.hints, chunk.process_id, chunk, MOST_HINTS)
+        else:
+            self.chunks.add(chunk)
+            _keep_last(self.recents, chunk.process_id, recent, MOST_WAITING)  # as many as there can be chunks
+
+
+def _keep_last(kept: dict[str, T], process_id: str, one: T, most: int) -> None:
+    kept.pop(process_id, None)
+    kept[process_id] = one
+    if len(kept) > most:
+        del kept[next(iter(kept))]
+
+
 class _Program:
     """Another program that follows something here, and what waits for it."""
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.waiting = Backlog(MOST_WAITING, MOST_WAITING_BYTES)
+        self.hints: dict[str, Chunk] = {}
         self.unsent: bytes | None = None
         self.futile = 0
         self.socket = new_sender()  # of its own: what it does not read is charged to the socket that sent it (unix(7))
 
     @property
     def has_waiting(self) -> bool:
-        return self.unsent is not None or len(self.waiting) > 0
+        return self.unsent is not None or bool(self.hints) or len(self.waiting) > 0
+
+    def hint(self, hint: Chunk) -> None:
+        _keep_last(self.hints, hint.process_id, hint, MOST_HINTS)
+
+    def _take(self) -> list[Chunk]:
+        if len(self.waiting):
+            return self.waiting.take(DATAGRAM_BYTES)
+        return [self.hints.pop(process_id) for process_id in list(islice(self.hints, HINTS_TOGETHER))]
 
     def send(self) -> bool:
         """Send what waits; whether something was sent. Raises OSError if nobody has the socket bound any more."""
         sent = False
         while self.has_waiting:
             if self.unsent is None:
-                self.unsent = _encode(self.waiting.take(DATAGRAM_BYTES))
+                self.unsent = _encode(self._take())
             try:
                 self.socket.sendto(self.unsent, self.address)
             except BlockingIOError:
@@ -65,6 +105,7 @@ class _Program:
         self.futile = 0 if sent or self.unsent is None else self.futile + 1
         if self.futile >= GIVE_UP_AFTER:
             self.waiting.clear()
+            self.hints.clear()
             self.unsent, self.futile = None, 0
         return sent
 
@@ -76,7 +117,7 @@ class LiveSender:
         self._folder, self._own_program, self._clock = os.path.abspath(folder), program, clock
         self._addresses = Addresses(self._folder)
         self._wake = threading.Condition()
-        self._fresh: deque[tuple[Chunk, Recent]] = deque(maxlen=MOST_WAITING)
+        self._fresh = Fresh()
         self._closing = False
         self._thread: threading.Thread | None = None
         self._ended: ThreadFuture[None] = ThreadFuture()
@@ -90,7 +131,7 @@ class LiveSender:
         with self._wake:
             if self._closing:
                 return
-            self._fresh.append((chunk, recent))
+            self._fresh.add(chunk, recent)
             if self._thread is None:
                 self._thread = self._begun()
             self._wake.notify()
@@ -129,7 +170,7 @@ class LiveSender:
             with self._wake:
                 while not (self._fresh or self._closing or self._has_waiting()):
                     self._wake.wait()
-                fresh, self._fresh = self._fresh, deque(maxlen=MOST_WAITING)
+                fresh, self._fresh = self._fresh, Fresh()
                 closing = self._closing
             self._look_for_followers()
             self._give_out(fresh)
@@ -162,9 +203,11 @@ class LiveSender:
         for gone in self._programs.keys() - {name for _, name in pairs}:
             self._forget(gone)
 
-    def _give_out(self, fresh: Sequence[tuple[Chunk, Recent]]) -> None:
+    def _give_out(self, fresh: Fresh) -> None:
         """To each program what it follows; to one that has just come, what was said before as well."""
-        for chunk, recent in fresh:
+        if not self._followers:
+            return
+        for chunk in fresh.chunks.all():
             digest = digest_of(chunk.process_id)
             for name in self._followers.get(digest, ()):
                 program = self._program(name)
@@ -173,9 +216,13 @@ class LiveSender:
                     continue
                 if (digest, name) not in self._introduced:
                     self._introduced.add((digest, name))
-                    for earlier in recent():
+                    for earlier in fresh.recents[chunk.process_id]():
                         program.waiting.add(earlier)
                 program.waiting.add(chunk)
+        for hint in fresh.hints.values():
+            for name in self._followers.get(digest_of(hint.process_id), ()):
+                if (program := self._program(name)) is not None:
+                    program.hint(hint)
 
     def _program(self, name: str) -> _Program | None:
         """The program, now the last that something was for; None if it can have no socket now."""
