@@ -205,6 +205,23 @@ def test_a_follower_waits_for_the_rest_of_a_run_and_no_longer_than_it_was_told()
     simulate(story)
 
 
+def test_a_run_that_never_falls_silent_keeps_a_follower_no_longer_than_it_was_told() -> None:
+    async def story(hub: LiveHub) -> None:
+        loop = asyncio.get_running_loop()
+        run = hub.open_run("p", 1, 1)
+
+        def go_on() -> None:
+            say(run, "more")
+            loop.call_later(0.1, go_on)
+
+        with hub.following("p", (), 1_000) as follower:
+            go_on()
+            await follower.until_run_over(5.0)
+            assert loop.time() == 5.0
+
+    simulate(story)
+
+
 def test_many_threads_that_publish_reach_a_follower_in_the_order_of_the_numbers() -> None:
     async def main() -> None:
         hub = LiveHub(LocalWire())

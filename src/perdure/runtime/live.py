@@ -177,8 +177,10 @@ class Follower:
 
     async def until_run_over(self, within_s: float) -> None:
         """Wait for the rest of a run that has said something and not yet that it is over; at most so long."""
-        while self._over_fence < self._fence and await self.rung(within_s):
-            pass
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while self._over_fence < self._fence:
+                    await self.rung()
 
     def take(self) -> list[Chunk]:
         """What has come, each with the number of those that were lost just before it."""
