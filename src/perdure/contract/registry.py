@@ -170,6 +170,11 @@ class Owners(Protocol):
         """Proofs for every lease-holding owner that can be proved dead now. Absence of proof is never death."""
         ...
 
+    def lifeline(self, incarnation: str) -> int | None:
+        """A descriptor for a program that runs on behalf of this enrolled owner: while that program has it open, the
+        owner is not proved dead. None if this store proves no deaths by what is open."""
+        ...
+
     def on_peer_hint(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Have `listener` called on the event loop, coalesced, when another program has committed. A hint: some may
         be lost. Returns the function that ends it; must be called on the event loop."""
@@ -192,8 +197,3 @@ class Registry(Commands, Reads, Owners, Protocol):
     async def close(self) -> None:
         """Finish what was accepted, then let go of everything. Later calls raise StoreClosed."""
         ...
-    def lifeline(self, incarnation: str) -> int | None:
-        """A descriptor for a program that runs on behalf of this enrolled owner: while that program has it open, the
-        owner is not proved dead. None if this store proves no deaths by what is open."""
-        ...
-

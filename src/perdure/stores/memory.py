@@ -184,10 +184,10 @@ class MemoryRegistry:
         """No evidence is needed: whoever shares this registry shares this program."""
         self._enrolled[owner.incarnation] = Enrolment(owner, None if definitions is None else tuple(definitions))
 
-    async def withdraw(self, owner: Owner) -> None:
     def lifeline(self, incarnation: str) -> int | None:
         return None
 
+    async def withdraw(self, owner: Owner) -> None:
         self._enrolled.pop(owner.incarnation, None)
 
     async def enrolled(self) -> tuple[Enrolment, ...]:

@@ -266,6 +266,9 @@ class FaultyRegistry:
     async def enrolled(self) -> tuple[Enrolment, ...]:
         return await self._read("enrolled", lambda: self.inner.enrolled())
 
+    def lifeline(self, incarnation: str) -> int | None:
+        return self.inner.lifeline(incarnation)
+
     async def withdraw(self, owner: Owner) -> None:
         await self._spoilt("withdraw", lambda: self.inner.withdraw(owner), commits=True)
 
@@ -275,9 +278,6 @@ class FaultyRegistry:
     def on_peer_hint(self, listener: Callable[[], None]) -> Callable[[], None]:
         return self.inner.on_peer_hint(listener)
 
-
-    def lifeline(self, incarnation: str) -> int | None:
-        return self.inner.lifeline(incarnation)
 
 async def _cancelled_here() -> None:
     """Cancel the task that runs this and let it find out here."""

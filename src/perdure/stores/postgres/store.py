@@ -159,6 +159,9 @@ class PostgresRegistry(PostgresReads):
     async def enrolled(self) -> tuple[Enrolment, ...]:
         return await self._call(self._engine.owners.enrolled())
 
+    def lifeline(self, incarnation: str) -> int | None:
+        return None
+
     async def withdraw(self, owner: Owner) -> None:
         await self._call(self._engine.owners.withdraw(owner))
 
@@ -182,6 +185,3 @@ class PostgresRegistry(PostgresReads):
 
     async def peer_changes(self) -> Sequence[str] | None:
         return await self._call(self._engine.changes.look())
-    def lifeline(self, incarnation: str) -> int | None:
-        return None
-

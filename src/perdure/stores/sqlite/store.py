@@ -274,10 +274,10 @@ class SqliteRegistry:
         self._callers.check()
         return await self._owners.enrolled()
 
-    async def withdraw(self, owner: Owner) -> None:
     def lifeline(self, incarnation: str) -> int | None:
         return self._peers.lifeline(incarnation)
 
+    async def withdraw(self, owner: Owner) -> None:
         await self._owners.withdraw(owner)
 
     async def prove_deaths(self) -> tuple[DeathProof, ...]:
