@@ -7,15 +7,26 @@ import random
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import msgspec
 import pytest
 
-from perdure.errors import StoreLocked
+from perdure.contract.moments import MomentName, NoMoments
+from perdure.errors import StoreFull, StoreLocked
+from perdure.model.leases import DeathProof
 from perdure.model.outcomes import Completed
 from perdure.stores.postgres import flushers
+from perdure.stores.postgres.connections import Connections
+from perdure.stores.postgres.faults import Overtaken
+from perdure.stores.postgres.rows import PostgresRows
+from perdure.stores.postgres.shared import Shared
+from perdure.stores.postgres.url import parse_url
+from perdure.stores.postgres.wanted import Wanted
+from perdure.stores.registry import Transaction
 from perdure.testing.conformance.kit import raw
 from perdure.transitions.commands import Complete, LeaseRight, Receipt, Renew, RequestAbandon, RequestCancel
-from tests.postgres.worlds import append, claim, is_waiting, register, run, until, world
+from tests.postgres.server import server_url
+from tests.postgres.worlds import World, append, claim, register, run, until, waiting, world
 
 
 def test_a_row_that_somebody_holds_delays_only_its_own_commands(tmp_path: Path) -> None:
@@ -64,6 +75,143 @@ def test_a_claim_passes_over_what_is_held_and_takes_what_follows(tmp_path: Path)
                 assert sorted(c.record.id for c in first.claimed) == ["p3", "p4"]
             second = await w.claim("b", limit=10)
             assert sorted(c.record.id for c in second.claimed) == ["p0", "p1", "p2", "p5"]
+
+    run(test())
+
+
+def test_a_claim_passes_over_a_lapsed_lease_that_is_held(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            for id in ("p", "q"):
+                await w.register(id)
+            await w.claim("a")
+            await w.lapse("p", "q")
+            await w.register("r")
+            async with w.holding("p", lease=True):
+                assert sorted(c.record.id for c in (await w.claim("b")).claimed) == ["q", "r"]
+            assert [c.record.id for c in (await w.claim("c")).claimed] == ["p"]
+
+    run(test())
+
+
+def test_a_claim_that_is_asked_again_while_its_rows_are_held_delays_no_other_and_is_answered(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            await w.register("p")
+            asked = claim("a")
+            await w.registry.execute(asked)
+            await w.register("q")
+            async with w.holding("p"):
+                again = asyncio.ensure_future(w.registry.execute(asked))
+                assert [c.record.id for c in (await w.claim("b")).claimed] == ["q"]
+                await until(lambda: waiting(w), "the claim waits for its row")
+            assert [c.record.id for c in (await again).claimed] == ["p"]
+
+    run(test())
+
+
+def test_a_claim_whose_rows_are_held_beyond_the_bound_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flushers, "LOCK_BOUND_S", 0.2)
+
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            await w.register("p")
+            asked = claim("a")
+            await w.registry.execute(asked)
+            async with w.holding("p"):
+                with pytest.raises(StoreLocked, match="somebody else's transaction holds a row"):
+                    await w.registry.execute(asked)
+            assert [c.record.id for c in (await w.registry.execute(asked)).claimed] == ["p"]
+
+    run(test())
+
+
+def test_rows_that_are_held_for_long_do_not_delay_what_waits_only_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flushers, "ALONE_WAIT_MS", 60_000)
+
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            for n in range(6):
+                await w.register(f"p{n}")
+            async with w.holding(*(f"p{n}" for n in range(5))):
+                long = [asyncio.ensure_future(w.append(f"p{n}")) for n in range(5)]
+                await until(lambda: many_wait(w, 4), "each of the five is tried alone", within_s=8)
+                monkeypatch.setattr(flushers, "GROUP_WAIT_MS", 60_000)
+                async with w.holding("p5"):
+                    short = asyncio.ensure_future(w.append("p5"))
+                    await until(lambda: many_wait(w, 5), "the sixth waits beside them", within_s=4)
+                await short
+                assert not any(one.done() for one in long)
+            await asyncio.gather(*long)
+
+    async def many_wait(w: World, many: int) -> bool:
+        return await waiting(w) >= many
+
+    run(test())
+
+
+def test_what_met_another_insert_and_then_failed_is_told_to_no_listener(tmp_path: Path) -> None:
+    class FailsAtSecond(NoMoments):
+        commits: int | None = None
+
+        def reached(self, moment: MomentName, process_id: str | None = None) -> None:
+            if self.commits is not None and moment == "commit.before":
+                self.commits += 1
+                if self.commits == 2:
+                    raise asyncpg.DiskFullError("no space")
+
+    async def test() -> None:
+        moments = FailsAtSecond()
+        async with world(tmp_path, moments=moments) as w:
+            heard: list[Any] = []
+            w.registry.observe(heard.extend)
+            await w.sql.execute("BEGIN")
+            await w.sql.execute(
+                f"INSERT INTO \"{w.schema}\".registrations (row, change, body) VALUES (-1, 1, '{{}}'); "
+                f'INSERT INTO "{w.schema}".processes (row, id, lane, priority, status, state) '
+                "VALUES (-1, 'met', 'none', 5, 'pending', '{}')"
+            )
+            moments.commits = 0
+            asked = [asyncio.ensure_future(w.register(id)) for id in ("met", "made")]
+            await until(lambda: waiting(w), "the insert waits for the other one")
+            await w.sql.execute("COMMIT")
+            met, made = await asyncio.gather(*asked, return_exceptions=True)
+            assert isinstance(met, StoreFull)
+            assert isinstance(made, Receipt)
+            assert [receipt.process_id for receipt in heard] == ["made"]
+
+    run(test())
+
+
+def test_a_lease_that_is_renewed_between_two_looks_of_one_transaction_is_not_overwritten(tmp_path: Path) -> None:
+    """The second look must not pass for what was decided on: a row keeps what it was first read with."""
+
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            await w.register("p")
+            (one,) = (await w.claim("a")).claimed
+            thought_dead = claim("b", proofs=(DeathProof("a-1", "pid_gone", "a mistake"),))
+            commands = append("p"), thought_dead
+            target = parse_url(server_url(), w.schema)
+            connections = Connections(target, 1)
+            async with connections.one() as connection:
+                rows = PostgresRows(connection, Shared(target, None, NoMoments()), Wanted(commands))
+                now = await rows.begin()
+                transaction = Transaction(rows, now)
+                renewed = await asyncio.wrap_future(
+                    w.registry.renew_from_thread(Renew(keys=(one.lease.key,), ttl_ms=60_000))
+                )
+                assert renewed.renewals[0].held
+                await transaction.run(commands)
+                with pytest.raises(Overtaken):
+                    await rows.commit()
+                await rows.rollback()
+            await connections.close()
+            assert (await w.registry.get_lease("p")) == renewed.renewals[0].lease
 
     run(test())
 
@@ -162,7 +310,7 @@ def test_a_lease_that_was_renewed_meanwhile_is_not_overwritten(tmp_path: Path) -
                 )
                 complete = Complete(process_id="p", outcome=Completed(raw(1)), authority=LeaseRight(one.lease.key))
                 ending = asyncio.ensure_future(holder.execute(complete))
-                await until(lambda: is_waiting(w), "the end waits for the lease")
+                await until(lambda: waiting(w), "the end waits for the lease")
                 await w.sql.execute("COMMIT")
                 assert (await ending).answer == "applied"
                 assert await w.registry.get_lease("p") is None

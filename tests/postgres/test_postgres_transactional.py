@@ -22,7 +22,7 @@ from perdure.testing.conformance.kit import raw
 from perdure.transitions.commands import AppendEvent, Complete, LeaseRight, RowCommand
 from tests.postgres.server import server_url
 from tests.postgres.test_postgres_outages import LOST, FailingCommits
-from tests.postgres.worlds import World, append, is_waiting, run, until, world
+from tests.postgres.worlds import World, append, run, until, waiting, world
 
 Connection = Any
 
@@ -386,7 +386,7 @@ def test_a_command_that_somebody_overtakes_is_done_again_with_what_was_written(t
                 "expires_at = expires_at + 60000"
             )
             ending = asyncio.ensure_future(w.registry.execute_within(working(w, PAY, complete)))
-            await until(lambda: is_waiting(w), "the end waits for the lease")
+            await until(lambda: waiting(w), "the end waits for the lease")
             await w.sql.execute("COMMIT")
             assert (await ending).answer == "applied"
             assert await payments(w) == [("o-1", 7)]

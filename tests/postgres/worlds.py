@@ -55,15 +55,24 @@ class World:
         """`{s}` in the query stands for the schema."""
         return await self.sql.fetchval(query.replace("{s}", f'"{self.schema}"'), *values)
 
+    async def lapse(self, *ids: str) -> None:
+        """Have the leases of these rows expire."""
+        await self.sql.execute(
+            f'UPDATE "{self.schema}".leases AS l SET expires_at = 1, boot_expires_at = 1 '
+            f'FROM "{self.schema}".processes AS p WHERE p.row = l.row AND p.id = ANY ($1)', list(ids),
+        )  # fmt: skip
+
     @asynccontextmanager
-    async def holding(self, *ids: str) -> AsyncIterator[Any]:
-        """Somebody else's transaction that holds these rows while the block runs."""
+    async def holding(self, *ids: str, lease: bool = False) -> AsyncIterator[Any]:
+        """Somebody else's transaction that holds these rows, or their leases, while the block runs."""
         other = await asyncpg.connect(server_url())
         try:
             await other.execute("BEGIN")
+            joined = f'JOIN "{self.schema}".leases AS l USING (row)' if lease else ""
             found = await other.fetch(
-                f'SELECT id FROM "{self.schema}".processes WHERE id = ANY ($1) ORDER BY id FOR UPDATE', list(ids)
-            )
+                f'SELECT p.id FROM "{self.schema}".processes AS p {joined} WHERE p.id = ANY ($1) ORDER BY p.id '
+                f"FOR UPDATE OF {'l' if lease else 'p'}", list(ids),
+            )  # fmt: skip
             assert len(found) == len(ids)
             yield other
         finally:
@@ -92,13 +101,13 @@ async def until(holds: Callable[[], Awaitable[Any]], what: str, within_s: float 
         raise AssertionError(f"{what}: not within {within_s} s") from None
 
 
-async def is_waiting(w: World) -> bool:
-    """Whether a statement about this schema waits for a lock."""
+async def waiting(w: World) -> int:
+    """How many statements about this schema wait for a lock."""
     await w.sql.execute("SELECT pg_stat_clear_snapshot()")  # it is kept for the whole transaction otherwise
-    waiting: int = await w.sql.fetchval(
+    count: int = await w.sql.fetchval(
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND strpos(query, $1) > 0", w.schema
     )
-    return waiting > 0
+    return count
 
 
 def register(id: str, **declared: Any) -> Register:

@@ -84,7 +84,8 @@ class Callers:
             self.loop.call_soon_threadsafe(self._answer, entries)
 
     def _answer(self, entries: Sequence[Entry]) -> None:
-        self.publish([r for entry in entries for r in entry.results if not isinstance(r, PerdureError)])
+        committed = (entry for entry in entries if entry.error is None)
+        self.publish([r for entry in committed for r in entry.results if not isinstance(r, PerdureError)])
         for entry in entries:
             if not entry.in_thread:
                 entry.tell()

@@ -46,35 +46,29 @@ class Committer:
             try:
                 entries = await self._once(entries, wait_ms)
                 continue
-            except RowsHeld as found:
-                if wait_ms:  # it came into being only now
-                    tries += 1
-                else:
-                    held += [entry for entry in entries if _names(entry, found.process_ids)]
-                    entries = [entry for entry in entries if not _names(entry, found.process_ids)]
-            except asyncpg.LockNotAvailableError:
-                apart = [entry for entry in entries if wait_ms or _registers(entry)] or entries
-                held += apart
-                entries = [entry for entry in entries if entry not in apart]
             except Exception as error:  # whatever it is, its callers must be told
-                if is_contended(error):
+                apart = _held(error, entries, wait_ms)
+                if apart:
+                    held += apart
+                    entries = [entry for entry in entries if entry not in apart]
+                    continue
+                if len(entries) > 1 and is_refused_in_bulk(error):
+                    for entry in entries:
+                        held += await self.commit([entry], wait_ms=wait_ms)
+                    return held
+                if is_contended(error) or isinstance(error, RowsHeld):
                     tries += 1
                 elif is_lost(error):
                     self._connections.drop_idle()
                     lost_at_s = lost_at_s or self._loop.now_s()
                     tries = 1 if self._loop.now_s() < lost_at_s + self._reconnect_bound_s else MOST_TRIES
-                elif len(entries) > 1 and is_refused_in_bulk(error):
-                    for entry in entries:
-                        held += await self.commit([entry], wait_ms=wait_ms)
-                    return held
                 else:
                     tries = MOST_TRIES
                 if tries >= MOST_TRIES:
                     for entry in entries:
                         entry.error = typed(error, self._shared.store)
                     return held
-            if tries:
-                await self._loop.pause((0.05 if lost_at_s else 0.002 * tries) * (0.5 + self._ids.fraction()))
+            await self._loop.pause((0.05 if lost_at_s else 0.002 * tries) * (0.5 + self._ids.fraction()))
         return held
 
     async def _once(self, entries: Sequence[Entry], wait_ms: int) -> list[Entry]:
@@ -86,11 +80,26 @@ class Committer:
             rows = PostgresRows(connection, self._shared, wanted, wait_ms=wait_ms, partly=partly)
             results = await transact(rows, commands)
         self.commits += not rows.written.is_empty
+        met = [entry for entry in entries if _names(entry, rows.met)] if rows.met else []
         at = 0
         for entry in entries:
-            entry.results = results[at : at + len(entry.commands)]
+            if entry not in met:
+                entry.results = results[at : at + len(entry.commands)]
             at += len(entry.commands)
-        return [entry for entry in entries if _names(entry, rows.met)] if rows.met else []
+        return met
+
+
+def _held(error: Exception, entries: Sequence[Entry], wait_ms: int) -> Sequence[Entry]:
+    """Those that are to be answered apart, as somebody holds what they need; none if that is not what is wrong."""
+    match error:
+        case RowsHeld() if wait_ms:  # a row that came into being only now
+            return ()
+        case RowsHeld():  # a claim that is asked again names no row of what it had
+            return [entry for entry in entries if _names(entry, error.process_ids)] or entries
+        case asyncpg.LockNotAvailableError():
+            return [entry for entry in entries if wait_ms or _registers(entry)] or entries
+        case _:
+            return ()
 
 
 def _names(entry: Entry, process_ids: frozenset[str]) -> bool:

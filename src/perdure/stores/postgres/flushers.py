@@ -44,7 +44,7 @@ class Flushers:
             self._pools.append(Connections(shared.target, limit, bound_s=bound_s))
             return Committer(loop, self._pools[-1], shared, ids, bound_s)
 
-        self._changes, self._asides = committer(FLUSHERS), committer(ASIDES)
+        self._changes, self._asides, self._alone = committer(FLUSHERS), committer(ASIDES), committer(ASIDES)
         self._claiming, self._renewing = committer(1), committer(1, RENEWAL_BOUND_S)
         self._line = WaitingLine()
         self._claims: deque[Entry] = deque()
@@ -117,18 +117,24 @@ class Flushers:
                 self._start(self._flush_alone(one))
 
     async def _flush_alone(self, one: Waiting) -> None:
+        await self._commit_alone(one.entry)
+        self._line.done([one])
+
+    async def _commit_alone(self, entry: Entry) -> None:
+        """On connections that only those use who are held for long."""
         until_s = self._loop.now_s() + LOCK_BOUND_S
-        while held := await self._commit(self._asides, [one.entry], wait_ms=ALONE_WAIT_MS):
+        while held := await self._commit(self._alone, [entry], wait_ms=ALONE_WAIT_MS):
             if self._loop.now_s() >= until_s:
                 self._give_up(held)
                 break
-        self._line.done([one])
 
     # --- claims and renewals ----------------------------------------------------------------------------------
 
     async def _flush_claims(self) -> None:
+        """What is held is passed over; but a claim that is asked again must be answered with what it had."""
         while self._claims:
-            await self._commit(self._claiming, self._take(self._claims))
+            for entry in await self._commit(self._claiming, self._take(self._claims)):
+                self._start(self._commit_alone(entry))
         self._claims_run = False
 
     async def _flush_renewals(self) -> None:

@@ -166,7 +166,8 @@ class PostgresRows:
     def _keep(self, found: Any, known: Known) -> None:
         columns = [found[name] or () for name in ("rows", "ids", "states", "bodies", "leases")]
         for row, id, state, body, lease in zip(*columns, strict=True):
-            self._loaded.setdefault(id, self._stored(row, id, state, body, lease, known))
+            if id not in self._loaded:  # what is decided on is what was read first
+                self._loaded[id] = self._stored(row, id, state, body, lease, known)
 
     def _stored(
         self, row: int, id: str, state: str, body: str | None, lease: str | None, known: Known

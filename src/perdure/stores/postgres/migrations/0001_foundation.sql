@@ -265,7 +265,8 @@ BEGIN
             ORDER BY p.priority, p.ready_at, p.id FOR NO KEY UPDATE SKIP LOCKED);
         EXIT WHEN cardinality(page_ids) < asked OR cardinality(ready) >= wanted;
     END LOOP;
-    -- What a lost owner had was claimed before what still waits, and so goes before it. Its lease is read again below.
+    -- What a lost owner had was claimed before what still waits, and so goes before it. Its lease is read again below;
+    -- it is locked too, as the one who claims the row will write it.
     lapsed := ARRAY(
         SELECT p.row
         FROM (
@@ -284,7 +285,8 @@ BEGIN
             ORDER BY 2, 1 LIMIT wanted
         ) AS head
         JOIN perdure.processes AS p ON p.row = head.row
-        ORDER BY p.id FOR NO KEY UPDATE OF p SKIP LOCKED);
+        JOIN perdure.leases AS l ON l.row = head.row
+        ORDER BY p.id FOR NO KEY UPDATE OF p, l SKIP LOCKED);
     SELECT array_agg(p.priority), array_agg(CASE WHEN p.row = ANY (lapsed) THEN 0 ELSE p.ready_at END),
            array_agg(p.row), array_agg(p.id), array_agg(p.state), array_agg(r.body),
            array_agg(perdure.lease_text(p.id, l))
