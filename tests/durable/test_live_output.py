@@ -302,12 +302,12 @@ def test_a_follower_that_leaves_in_the_middle_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("most_waiting", [0, -1, 100_001])
-def test_a_bound_outside_of_what_is_allowed_is_refused(most_waiting: int) -> None:
+def test_a_bound_outside_of_what_is_allowed_is_refused_at_once(most_waiting: int) -> None:
     async def main() -> None:
         machine = Machine(lambda host: None)
         async with machine.host() as host:
             with pytest.raises(InvalidOption):
-                await followed(host.get_handle("p"), most_waiting=most_waiting)
+                host.get_handle("p").follow(most_waiting=most_waiting)
             with pytest.raises(InvalidOption):
                 host.get_handle("p").follow("perdure.progress")
 

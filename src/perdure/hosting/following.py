@@ -21,10 +21,15 @@ LOOK_AGAIN_S = 1.0
 """Progress is read at least this often while it is followed: a hint may be lost."""
 
 
-async def follow_live(serving: Serving, process_id: str, channels: Sequence[str], most: int) -> AsyncIterator[Chunk]:
-    """See Handle.follow."""
+def check_most_waiting(most: int) -> int:
+    """The bound; raises InvalidOption for what can't be one."""
     if not 1 <= most <= MOST_WAITING:
         raise InvalidOption("most_waiting", most, f"1 to {MOST_WAITING:,}")
+    return most
+
+
+async def follow_live(serving: Serving, process_id: str, channels: Sequence[str], most: int) -> AsyncIterator[Chunk]:
+    """See Handle.follow."""
     awaiter = serving.driver.awaiter
     with serving.live.following(process_id, channels, most) as follower, awaiter.watching_end(process_id) as ended:
         ended.add_done_callback(follower.ring)

@@ -14,7 +14,7 @@ from perdure.errors import (
     CallerDeparted,
     NoLongerRetained,
 )
-from perdure.hosting.following import follow_live, follow_progress
+from perdure.hosting.following import check_most_waiting, follow_live, follow_progress
 from perdure.model.events import Event
 from perdure.model.live import Chunk, check_channel
 from perdure.model.outcomes import (
@@ -114,12 +114,12 @@ class Handle(Generic[OutputT]):
         Best effort: what was published before this began may be missing (the latest of a run is there where it can
         be), and a follower that lets more than `most_waiting` chunks wait (1 to 100,000) loses the oldest. Each chunk
         says how many were `missed` before it. Fences never go down: when one is greater than the one before, the
-        process was started or resumed anew. What is lasting is in the log. Raises UnknownProcess, CallerDeparted or
-        the store's error, while it is iterated.
+        process was started or resumed anew. What is lasting is in the log. Raises InvalidOption at once, and
+        UnknownProcess, CallerDeparted or the store's error while it is iterated.
         """
         for channel in channels:
             check_channel(channel)
-        return follow_live(self._serving, self.id, channels, most_waiting)
+        return follow_live(self._serving, self.id, channels, check_most_waiting(most_waiting))
 
     async def progress(self) -> Progress | None:
         """How far it said it had come (`ctx.progress`): what was written last, also after its end. None if nothing was.
