@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from perdure.contract.verbs import as_raw
+from perdure.errors import StoreClosed
+from perdure.host import Host
 from perdure.model.live import RUN_OVER, Chunk
 from perdure.stores.sqlite.live_sender import MOST_WAITING, digest_of
 from perdure.stores.sqlite.owners import sweep_dead_files
@@ -229,6 +231,34 @@ def test_a_registry_that_publishes_nothing_starts_no_thread_for_it_and_leaves_no
         end = registry.live_wire.follow("p", lambda chunk: None)
         end()
         await registry.close()
+        assert [name for name in os.listdir(tmp_path / "work.db.owners") if name.endswith(".live")] == []
+
+    asyncio.run(main())
+
+
+def test_following_what_is_closed_binds_nothing_anew(tmp_path: Path) -> None:
+    async def main() -> None:
+        registry = await SqliteRegistry.open(tmp_path / "work.db")
+        wire = registry.live_wire
+        wire.follow("p", lambda chunk: None)
+        await registry.close()
+        end = wire.follow("q", lambda chunk: None)
+        assert [name for name in os.listdir(tmp_path / "work.db.owners") if name.endswith(".live")] == []
+        assert wire._ears._socket is None
+        end()
+
+    asyncio.run(main())
+
+
+def test_a_handle_whose_host_is_closed_is_followed_no_more_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def main() -> None:
+        host = Host(f"sqlite:///{tmp_path / 'work.db'}")
+        async with host:
+            handle = await host.register_external("letter", id="p")
+        with pytest.raises(StoreClosed):
+            await anext(handle.follow())
+        with pytest.raises(StoreClosed):
+            await anext(handle.follow_progress())
         assert [name for name in os.listdir(tmp_path / "work.db.owners") if name.endswith(".live")] == []
 
     asyncio.run(main())

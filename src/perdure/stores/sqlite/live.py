@@ -32,7 +32,8 @@ _decode = msgspec.json.Decoder(list[Chunk]).decode
 
 
 class SqliteLiveWire:
-    """One program's side. Made where the registry is; `stop` it, then `close`."""
+    """One program's side. Made where the registry is, on whose loop it is closed: `close` ends the hearing and removes
+    the names, `stop` ends the sending."""
 
     def __init__(self, folder: Path, program: str, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
         self._local = LocalWire()
@@ -71,6 +72,7 @@ class LiveEars:
         self._socket: socket.socket | None = None
         self._path = ""
         self._opened_by = os.getpid()
+        self._closed = False
         self._followed: Counter[str] = Counter()
         self._heard: dict[str, Backlog] = {}
 
@@ -103,7 +105,7 @@ class LiveEars:
         return True
 
     def _is_open(self) -> bool:
-        if self._socket is None and hasattr(socket, "AF_UNIX"):
+        if self._socket is None and not self._closed and hasattr(socket, "AF_UNIX"):
             try:
                 self._open()
             except (OSError, ValueError):
@@ -141,6 +143,7 @@ class LiveEars:
             heard.add(chunk)
 
     def close(self) -> None:
+        self._closed = True  # whoever still has a handle may follow: that binds nothing anew
         bound, self._socket = self._socket, None
         if bound is None or os.getpid() != self._opened_by:
             return
