@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from perdure.clock import SystemClock
+from perdure.contract.live import Take
 from perdure.contract.verbs import as_raw
 from perdure.model.live import Chunk
 from perdure.stores.sqlite.live import SqliteLiveWire
@@ -21,6 +22,17 @@ def chunk(number: int, process_id: str = "p", text: str = "") -> Chunk:
 
 def nothing() -> tuple[Chunk, ...]:
     return ()
+
+
+def follow(wire: SqliteLiveWire, process_id: str, take: Take) -> Callable[[], None]:
+    """Attend to a process and follow it, until the function that is returned is called."""
+    end_attending, end_following = wire.attend(process_id), wire.follow(process_id, take)
+
+    def end() -> None:
+        end_following()
+        end_attending()
+
+    return end
 
 
 @asynccontextmanager

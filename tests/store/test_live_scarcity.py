@@ -8,15 +8,17 @@ import os
 import socket
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from perdure.contract.verbs import as_raw
 from perdure.model.live import PROGRESS, RUN_OVER, Chunk
+from perdure.runtime.live import LiveHub
 from perdure.stores.sqlite import live, live_sender
 from perdure.stores.sqlite.live_sender import MOST_WAITING, MOST_WAITING_BYTES, Fresh, digest_of
 from perdure.stores.sqlite.wake import Addresses
-from tests.store.live_wires import chunk, nothing, until, wire_in
+from tests.store.live_wires import LONGEST_WAIT_S, chunk, follow, nothing, until, wire_in
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left_behind")
 
@@ -42,7 +44,7 @@ def test_a_want_of_descriptors_loses_what_is_said_meanwhile_and_nothing_after_it
     async def main() -> None:
         async with wire_in(tmp_path, "a") as a, wire_in(tmp_path, "b") as b:
             heard: list[int] = []
-            b.follow("p", lambda chunk: heard.append(chunk.number))
+            follow(b, "p", lambda chunk: heard.append(chunk.number))
             failed = failing_once(monkeypatch, owner, name)
             a.send(chunk(1), nothing)
             await until(failed.is_set)
@@ -60,11 +62,11 @@ def test_a_program_that_cannot_be_told_of_follows_its_own_and_is_told_of_with_it
         async with wire_in(tmp_path, "a") as a, wire_in(tmp_path, "b") as b:
             first, second = list[int](), list[int]()
             failed = failing_once(monkeypatch, owner, name)
-            ends = [b.follow("p", lambda chunk: first.append(chunk.number))]
+            ends = [follow(b, "p", lambda chunk: first.append(chunk.number))]
             assert failed.is_set()
             b.send(chunk(1), nothing)
             assert first == [1]
-            ends.append(b.follow("p", lambda chunk: second.append(chunk.number)))
+            ends.append(follow(b, "p", lambda chunk: second.append(chunk.number)))
             a.send(chunk(2), nothing)
             await until(lambda: second == [2])
             assert first == [1, 2]
@@ -91,7 +93,7 @@ def test_a_thread_that_cannot_be_started_is_started_by_what_is_said_next(
     async def main() -> None:
         async with wire_in(tmp_path, "a") as a, wire_in(tmp_path, "b") as b:
             heard: list[int] = []
-            b.follow("p", lambda chunk: heard.append(chunk.number))
+            follow(b, "p", lambda chunk: heard.append(chunk.number))
             monkeypatch.setattr(threading.Thread, "start", first_fails)
             a.send(chunk(1), nothing)
             a.send(chunk(2), nothing)
@@ -113,7 +115,7 @@ def test_a_program_is_reached_however_many_others_follow_something_else(tmp_path
         others = [bound_follower(tmp_path, f"b{number:03}", "q") for number in range(live_sender.MOST_PROGRAMS)]
         async with wire_in(tmp_path, "a") as a, wire_in(tmp_path, "c") as c:
             heard: list[int] = []
-            c.follow("p", lambda chunk: heard.append(chunk.number))
+            follow(c, "p", lambda chunk: heard.append(chunk.number))
             a.send(chunk(1), nothing)
             await until(lambda: heard == [1])
             assert list(a._sender._programs) == ["c"]
@@ -135,7 +137,7 @@ def test_programs_that_follow_in_turn_share_the_sockets_there_are(
             wire_in(tmp_path, "c") as c, wire_in(tmp_path, "d") as d,
         ):  # fmt: skip
             for wire, process_id in ((b, "p"), (c, "q"), (d, "r")):
-                wire.follow(process_id, lambda chunk: heard.append(f"{chunk.process_id}{chunk.number}"))
+                follow(wire, process_id, lambda chunk: heard.append(f"{chunk.process_id}{chunk.number}"))
             for said in ("p1", "q1", "r1", "p2", "r2", "q2"):
                 a.send(chunk(int(said[1]), said[0]), nothing)
                 await until(lambda: heard[-1:] == [said])  # noqa: B023 - now
@@ -154,13 +156,43 @@ def test_a_program_that_takes_nothing_keeps_no_socket_from_one_that_does(
         deaf = bound_follower(tmp_path, "deaf", "q")
         async with wire_in(tmp_path, "a") as a, wire_in(tmp_path, "b") as b:
             heard: list[int] = []
-            b.follow("p", lambda chunk: heard.append(chunk.number))
+            follow(b, "p", lambda chunk: heard.append(chunk.number))
             for number in range(1, 1_000):
                 a.send(chunk(number, "q", "x" * 1_000), nothing)
             await until(lambda: "deaf" in a._sender._programs and a._sender._programs["deaf"].futile > 0)
             a.send(chunk(1), nothing)
             await until(lambda: heard == [1])
         deaf.close()
+
+    asyncio.run(main())
+
+
+def test_code_publishes_while_a_follower_is_still_being_made_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with wire_in(tmp_path, "a") as wire:
+            hub, said = LiveHub(wire), threading.Event()
+            run = hub.open_run("p", 1, 1)
+            run.publish("tokens", as_raw("before"), None)
+
+            def publish() -> None:
+                run.publish("tokens", as_raw("meanwhile"), None)
+                said.set()
+
+            def slow_disk(*arguments: Any) -> None:
+                if not said.is_set():
+                    threading.Thread(target=publish, daemon=True).start()
+                assert said.wait(LONGEST_WAIT_S)
+                link(*arguments)
+
+            link = os.link
+            monkeypatch.setattr(os, "link", slow_disk)
+            with hub.following("p", (), 10) as follower:
+                run.publish("tokens", as_raw("after"), None)
+                assert [(one.value, one.missed) for one in follower.take()] == [
+                    ("before", 0), ("meanwhile", 0), ("after", 0),
+                ]  # fmt: skip
 
     asyncio.run(main())
 
@@ -188,7 +220,7 @@ def test_hints_of_progress_push_out_neither_chunks_nor_the_end_of_a_run_and_one_
         async with wire_in(tmp_path, "a") as a, wire_in(tmp_path, "b") as b:
             heard: list[Chunk] = []
             for process_id in ("p", *(f"p{number}" for number in range(count))):
-                b.follow(process_id, heard.append)
+                follow(b, process_id, heard.append)
             with monkeypatch.context() as patched:  # so that all of it waits together
                 patched.setattr(live_sender.LiveSender, "_begun", lambda sender: None)
                 a.send(chunk(1), nothing)

@@ -20,7 +20,7 @@ from perdure.model.live import RUN_OVER, Chunk
 from perdure.stores.sqlite.live_sender import MOST_WAITING, digest_of
 from perdure.stores.sqlite.owners import sweep_dead_files
 from perdure.stores.sqlite.store import SqliteRegistry
-from tests.store.live_wires import chunk, nothing, until, wire_in
+from tests.store.live_wires import chunk, follow, nothing, until, wire_in
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left_behind")
 
@@ -32,6 +32,7 @@ from perdure.stores.sqlite.live import SqliteLiveWire
 
 async def main():
     wire = SqliteLiveWire(Path(sys.argv[1]), "deaf", asyncio.get_running_loop(), SystemClock())
+    wire.attend("p")
     wire.follow("p", print)
     print("follows", flush=True)
     await asyncio.sleep(60)
@@ -45,8 +46,8 @@ def test_two_programs_hear_each_other_and_nobody_hears_itself_twice(tmp_path: Pa
     async def main() -> None:
         heard: dict[str, list[int]] = {"a": [], "b": []}
         async with wire_in(tmp_path, "a") as a, wire_in(tmp_path, "b") as b:
-            a.follow("p", lambda chunk: heard["a"].append(chunk.number))
-            b.follow("p", lambda chunk: heard["b"].append(chunk.number))
+            follow(a, "p", lambda chunk: heard["a"].append(chunk.number))
+            follow(b, "p", lambda chunk: heard["b"].append(chunk.number))
             a.send(chunk(1), nothing)
             await until(lambda: heard["b"] == [1])
             b.send(chunk(2), nothing)
@@ -60,8 +61,8 @@ def test_a_program_is_sent_what_it_follows_and_nothing_else(tmp_path: Path) -> N
     async def main() -> None:
         async with wire_in(tmp_path, "a") as a, wire_in(tmp_path, "b") as b:
             heard: list[Chunk] = []
-            end = b.follow("q", heard.append)
-            b.follow("r", heard.append)
+            end = follow(b, "q", heard.append)
+            follow(b, "r", heard.append)
             socket, hear = b._ears._socket, b._ears._hear
             assert socket is not None
             datagrams: list[int] = []
@@ -89,8 +90,8 @@ def test_names_stand_in_the_folder_while_somebody_follows_and_all_are_gone_at_th
     async def main() -> None:
         async with wire_in(tmp_path, "a") as a:
             assert os.listdir(tmp_path) == []
-            ends = [a.follow("p", lambda chunk: None) for _ in range(2)]
-            a.follow("q", lambda chunk: None)
+            ends = [follow(a, "p", lambda chunk: None) for _ in range(2)]
+            follow(a, "q", lambda chunk: None)
             names = {"a.live", f"{digest_of('p')}.a.live", f"{digest_of('q')}.a.live"}
             assert set(os.listdir(tmp_path)) == names
             ends[0]()
@@ -112,7 +113,7 @@ def test_a_follower_that_takes_nothing_delays_neither_the_publisher_nor_the_othe
         async def main() -> None:
             async with wire_in(tmp_path, "a") as a, wire_in(tmp_path, "b") as b:
                 heard: list[int] = []
-                b.follow("p", lambda chunk: heard.append(chunk.number))
+                follow(b, "p", lambda chunk: heard.append(chunk.number))
                 for number in range(1, 4_001):
                     a.send(chunk(number, text="x" * 1_000), nothing)
                     if number % 500 == 0:
@@ -147,7 +148,7 @@ def test_a_program_that_vanished_is_found_out_and_its_names_are_removed(tmp_path
 def test_what_a_vanished_program_has_left_is_swept_with_the_rest(tmp_path: Path) -> None:
     async def main() -> None:
         async with wire_in(tmp_path, "alive") as alive:
-            alive.follow("p", lambda chunk: None)
+            follow(alive, "p", lambda chunk: None)
             names = set(os.listdir(tmp_path))
             dead = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             dead.bind(str(tmp_path / "dead.live"))
@@ -166,7 +167,7 @@ def test_a_folder_with_a_long_path_will_do(tmp_path: Path) -> None:
     async def main() -> None:
         async with wire_in(folder, "a") as a, wire_in(folder, "b") as b:
             heard: list[Chunk] = []
-            b.follow("p", heard.append)
+            follow(b, "p", heard.append)
             a.send(chunk(1), nothing)
             await until(lambda: heard == [chunk(1)])
         assert os.listdir(folder) == []
@@ -180,12 +181,12 @@ def test_a_folder_that_is_gone_loses_what_is_said_and_nothing_else(tmp_path: Pat
     async def main() -> None:
         async with wire_in(folder, "a") as a:
             heard: list[Chunk] = []
-            end = a.follow("p", heard.append)
+            end = follow(a, "p", heard.append)
             a.send(chunk(1), nothing)
             assert heard == [chunk(1)]
             folder.mkdir()
             async with wire_in(folder, "b") as b:
-                b.follow("p", heard.append)
+                follow(b, "p", heard.append)
                 a.send(chunk(2), nothing)
                 await until(lambda: heard.count(chunk(2)) == 2)
             end()
@@ -197,7 +198,7 @@ def test_datagrams_that_mean_nothing_are_passed_over(tmp_path: Path) -> None:
     async def main() -> None:
         async with wire_in(tmp_path, "a") as a, wire_in(tmp_path, "b") as b:
             heard: list[Chunk] = []
-            b.follow("p", heard.append)
+            follow(b, "p", heard.append)
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
                 for text in (b"", b"\xff\xfe", b"{}", b"[1]", b'[{"process_id":"p"}]'):
                     stranger.sendto(text, str(tmp_path / "b.live"))
@@ -211,7 +212,7 @@ def test_what_was_said_just_before_the_end_is_still_sent(tmp_path: Path) -> None
     async def main() -> None:
         async with wire_in(tmp_path, "b") as b:
             heard: list[int] = []
-            b.follow("p", lambda chunk: heard.append(chunk.number))
+            follow(b, "p", lambda chunk: heard.append(chunk.number))
             async with wire_in(tmp_path, "a") as a:
                 for number in range(1, 101):
                     a.send(chunk(number), nothing)
@@ -228,7 +229,7 @@ def test_a_registry_that_publishes_nothing_starts_no_thread_for_it_and_leaves_no
         names = {thread.name for thread in threading.enumerate()}
         assert "perdure-sqlite-writer" in names
         assert "perdure-sqlite-live" not in names
-        end = registry.live_wire.follow("p", lambda chunk: None)
+        end = follow(registry.live_wire, "p", lambda chunk: None)
         end()
         await registry.close()
         assert [name for name in os.listdir(tmp_path / "work.db.owners") if name.endswith(".live")] == []
@@ -240,9 +241,9 @@ def test_following_what_is_closed_binds_nothing_anew(tmp_path: Path) -> None:
     async def main() -> None:
         registry = await SqliteRegistry.open(tmp_path / "work.db")
         wire = registry.live_wire
-        wire.follow("p", lambda chunk: None)
+        follow(wire, "p", lambda chunk: None)
         await registry.close()
-        end = wire.follow("q", lambda chunk: None)
+        end = follow(wire, "q", lambda chunk: None)
         assert [name for name in os.listdir(tmp_path / "work.db.owners") if name.endswith(".live")] == []
         assert wire._ears._socket is None
         end()
@@ -268,14 +269,14 @@ def test_a_second_follower_of_a_program_hears_what_the_first_has_heard_lately(tm
     async def main() -> None:
         async with wire_in(tmp_path, "a") as a, wire_in(tmp_path, "b") as b:
             first, second, third = list[Chunk](), list[Chunk](), list[Chunk]()
-            ends = [b.follow("p", first.append)]
+            ends = [follow(b, "p", first.append)]
             a.send(chunk(1), nothing)
             await until(lambda: first == [chunk(1)])
-            ends.append(b.follow("p", second.append))
+            ends.append(follow(b, "p", second.append))
             assert second == [chunk(1)]
             a.send(Chunk("p", RUN_OVER, as_raw(None), 1, 1, 0), nothing)
             await until(lambda: len(second) == 2)
-            ends.append(b.follow("p", third.append))
+            ends.append(follow(b, "p", third.append))
             assert third == []
             for end in ends:
                 end()

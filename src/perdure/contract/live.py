@@ -29,9 +29,15 @@ class LiveWire(Protocol):
         disk. A store that learns of a new follower elsewhere may send it what is `recent` first."""
         ...
 
+    def attend(self, process_id: str) -> Callable[[], None]:
+        """Let others know, where they can be told, that somebody here follows the process: what it says elsewhere then
+        comes here. Event loop only; it may wait for the disk. Returns the function that ends it."""
+        ...
+
     def follow(self, process_id: str, take: Take) -> Callable[[], None]:
-        """Have `take` called with the chunks of a process, wherever it runs, some of them perhaps twice. Event loop
-        only. Returns the function that ends it; until then others may be told that somebody follows here."""
+        """Have `take` called with the chunks of a process, some of them perhaps twice: with those that are said here,
+        and with those that come from elsewhere, which takes attending. Event loop only, at once. Returns the function
+        that ends it."""
         ...
 
 

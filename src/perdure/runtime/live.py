@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 
 import msgspec
@@ -50,13 +50,12 @@ class LiveHub:
     def following(self, process_id: str, channels: Sequence[str], most: int) -> Iterator[Follower]:
         """A follower of these channels (of all, if none is named), for the block. Event loop only."""
         follower = Follower(channels, most)
-        run = self._runs.get(process_id)
-        begin = partial(self._wire.follow, process_id) if run is None else run.introduce
-        end = begin(follower.offer)
-        try:
+        with ExitStack() as ends:
+            ends.callback(self._wire.attend(process_id))  # may wait for the disk: before anything that code waits for
+            run = self._runs.get(process_id)
+            begin = partial(self._wire.follow, process_id) if run is None else run.introduce
+            ends.callback(begin(follower.offer))
             yield follower
-        finally:
-            end()
 
 
 def _nothing() -> Sequence[Chunk]:

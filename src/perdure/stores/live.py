@@ -20,6 +20,9 @@ class LocalWire:
         for take in self._takes.get(chunk.process_id, ()):
             take(chunk)
 
+    def attend(self, process_id: str) -> Callable[[], None]:
+        return lambda: None  # nothing comes from elsewhere
+
     def follow(self, process_id: str, take: Take) -> Callable[[], None]:
         with self._changing:
             self._takes[process_id] = (*self._takes.get(process_id, ()), take)

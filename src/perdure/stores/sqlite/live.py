@@ -14,6 +14,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -44,15 +45,14 @@ class SqliteLiveWire:
         self._local.send(chunk, recent)
         self._sender.submit(chunk, recent)
 
+    def attend(self, process_id: str) -> Callable[[], None]:
+        self._ears.listen(process_id)
+        return partial(self._ears.unlisten, process_id)
+
     def follow(self, process_id: str, take: Take) -> Callable[[], None]:
-        end_here = self._local.follow(process_id, take)
-        for chunk in self._ears.listen(process_id):
+        end = self._local.follow(process_id, take)
+        for chunk in self._ears.heard_lately(process_id):
             take(chunk)
-
-        def end() -> None:
-            end_here()
-            self._ears.unlisten(process_id)
-
         return end
 
     def stop(self) -> ThreadFuture[None]:
@@ -76,12 +76,15 @@ class LiveEars:
         self._followed: Counter[str] = Counter()
         self._heard: dict[str, Backlog] = {}
 
-    def listen(self, process_id: str) -> Sequence[Chunk]:
+    def listen(self, process_id: str) -> None:
         """Let other programs know that this one follows the process; where that can't be they won't, until the next
-        follower here. What another one has heard lately: it is not sent again."""
+        follower here."""
         self._followed[process_id] += 1
         if process_id not in self._heard and self._is_open() and self._is_named(process_id):
             self._heard[process_id] = Backlog(RECENT_CHUNKS, RECENT_BYTES)
+
+    def heard_lately(self, process_id: str) -> Sequence[Chunk]:
+        """For one more follower here: to a program it is said once."""
         heard = self._heard.get(process_id)
         return () if heard is None else heard.all()
 

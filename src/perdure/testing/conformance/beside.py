@@ -130,7 +130,7 @@ async def live_output_here(kit: Kit) -> None:
 async def live_output_elsewhere(kit: Kit) -> None:
     wire, peer, heard = kit.registry.live_wire, await kit.peer(), list[Chunk]()
     wire.send(chunk(1), nothing)
-    end = peer.live_wire.follow("p", heard.append)
+    end_attending, end = peer.live_wire.attend("p"), peer.live_wire.follow("p", heard.append)
     for number in range(2, 500):
         wire.send(chunk(number), lambda: [chunk(1)])
         wire.send(chunk(number, "q"), nothing)
@@ -143,6 +143,7 @@ async def live_output_elsewhere(kit: Kit) -> None:
     expect_equal({one.process_id for one in heard}, {"p"}, "the processes that it heard of")
     expect_equal(heard[:2], [chunk(1), chunk(2)], "the first that it heard")
     end()
+    end_attending()
 
 
 CASES = (
