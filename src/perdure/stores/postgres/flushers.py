@@ -14,7 +14,7 @@ from perdure.stores.group_commit import LARGEST_BATCH, Entry
 from perdure.stores.postgres.committing import Committer
 from perdure.stores.postgres.connections import STATEMENT_BOUND_S, Connections
 from perdure.stores.postgres.faults import typed
-from perdure.stores.postgres.own_loop import OwnLoop
+from perdure.stores.postgres.own_loop import OwnLoop, closed
 from perdure.stores.postgres.shared import Shared
 from perdure.stores.postgres.waiting_line import Waiting, WaitingLine
 from perdure.transitions.commands import ClaimNext, RowCommand
@@ -50,11 +50,14 @@ class Flushers:
         self._claims: deque[Entry] = deque()
         self._renewals: deque[Entry] = deque()
         self._active = self._under_way = 0
-        self._claims_run = self._renewals_run = False
+        self._claims_run = self._renewals_run = self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
 
     def submit(self, entries: Sequence[Entry]) -> None:
+        if self._closed:
+            self._refuse(entries, closed(self._shared.store))
+            return
         for entry in entries:
             if any(isinstance(command, RowCommand) for command in entry.commands):
                 self._line.join(entry)
@@ -66,6 +69,7 @@ class Flushers:
 
     async def close(self) -> None:
         """Answer everything that was submitted, then let the connections go."""
+        self._closed = True
         await self._idle.wait()
         for pool in self._pools:
             await pool.close()
@@ -125,7 +129,7 @@ class Flushers:
         until_s = self._loop.now_s() + LOCK_BOUND_S
         while held := await self._commit(self._alone, [entry], wait_ms=ALONE_WAIT_MS):
             if self._loop.now_s() >= until_s:
-                self._give_up(held)
+                self._refuse(held, typed(asyncpg.LockNotAvailableError(), self._shared.store))
                 break
 
     # --- claims and renewals ----------------------------------------------------------------------------------
@@ -141,8 +145,8 @@ class Flushers:
         """A lease is locked for as long as a commit takes, and no longer."""
         while self._renewals:
             held = await self._commit(self._renewing, self._take(self._renewals))
-            if held:
-                self._give_up(await self._commit(self._renewing, held, wait_ms=ALONE_WAIT_MS))
+            if held and (held := await self._commit(self._renewing, held, wait_ms=ALONE_WAIT_MS)):
+                self._refuse(held, typed(asyncpg.LockNotAvailableError(), self._shared.store))
         self._renewals_run = False
 
     def _take(self, queue: deque[Entry]) -> list[Entry]:
@@ -168,7 +172,7 @@ class Flushers:
         self._deliver([entry for entry in entries if entry not in held], wrote)
         return held
 
-    def _give_up(self, entries: Sequence[Entry]) -> None:
+    def _refuse(self, entries: Sequence[Entry], error: BaseException) -> None:
         for entry in entries:
-            entry.error = typed(asyncpg.LockNotAvailableError(), self._shared.store)
+            entry.error = error
         self._deliver(entries, False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -37,6 +38,9 @@ class Lender:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared.for_another_loop()
         self._connections: Connections | None = None
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def execute(self, work: TransactionWork) -> Result:
         """Both what the code writes and the command that it returns, or neither. What the code raises is raised.
@@ -45,22 +49,34 @@ class Lender:
         """
         if self._connections is None:
             self._connections = Connections(self._shared.target, MOST_LENT, bound_s=60.0)
+        self._under_way += 1
+        self._idle.clear()
+        try:
+            return await self._execute(work, self._connections)
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
+    async def _execute(self, work: TransactionWork, connections: Connections) -> Result:
         tries = 0
         while True:
             tries += 1
             code = _Code(work)
             try:
-                async with self._connections.one() as connection:
+                async with connections.one() as connection:
                     return await self._transact(connection, code)
             except BaseException as error:
                 if error is code.error:
                     raise
                 if is_lost(error):
-                    self._connections.drop_idle()
+                    connections.drop_idle()
                 if tries == MOST_TRIES or not (is_contended(error) or isinstance(error, RowsHeld)):
                     raise_typed(error, self._shared.store)
 
     async def close(self) -> None:
+        """Once the code that has a connection has ended: whoever wants that sooner cancels it."""
+        await self._idle.wait()
         if self._connections is not None:
             await self._connections.close()
 

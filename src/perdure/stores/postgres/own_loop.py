@@ -9,14 +9,22 @@ from concurrent.futures import Future as ThreadFuture
 from typing import Any, TypeVar
 
 from perdure.clock import SystemClock
+from perdure.errors import StoreClosed
 
 T = TypeVar("T")
 
 
-class OwnLoop:
-    """Runs from `start` until `stop`. Tasks are kept referenced; their errors are for whoever awaits them."""
+def closed(store: str) -> StoreClosed:
+    return StoreClosed(store, "the store was closed", "Open it again.")
 
-    def __init__(self) -> None:
+
+class OwnLoop:
+    """Runs from `start` until `stop`. Tasks are kept referenced; their errors are for whoever awaits them. What is
+    asked of it after that, or is not done by then, ends with StoreClosed."""
+
+    def __init__(self, store: str) -> None:
+        self._store = store
+        self._open, self._stopped = threading.Lock(), False
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._clock = SystemClock()
@@ -29,21 +37,33 @@ class OwnLoop:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
+        self._loop.run_until_complete(self._end_tasks())
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
         self._ended.set_result(None)
 
     def call(self, work: Coroutine[Any, Any, T]) -> ThreadFuture[T]:
         """Have it done on this loop; from any thread."""
+        with self._open:
+            if self._stopped:
+                work.close()
+                raise closed(self._store)
+            return asyncio.run_coroutine_threadsafe(self._until_stopped(work), self._loop)
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, T]) -> T:
         try:
-            return asyncio.run_coroutine_threadsafe(work, self._loop)
-        except RuntimeError:
-            work.close()
+            return await work
+        except asyncio.CancelledError:
+            if self._stopped:
+                raise closed(self._store) from None
             raise
 
     def soon(self, what: Callable[..., None], *arguments: Any) -> None:
         """From any thread."""
-        self._loop.call_soon_threadsafe(what, *arguments)
+        with self._open:
+            if self._stopped:
+                raise closed(self._store)
+            self._loop.call_soon_threadsafe(what, *arguments)
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """On this loop only."""
@@ -59,6 +79,16 @@ class OwnLoop:
         return self._loop.time()
 
     def stop(self) -> ThreadFuture[None]:
-        """From another thread, when nothing is under way any more. The future is done when the thread ends."""
+        """From another thread, once. What is under way is cancelled. The future is done when the thread ends."""
+        with self._open:
+            self._stopped = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         return self._ended
+
+    async def _end_tasks(self) -> None:
+        """Each has its first step before it is cancelled, so that it can tell whoever waits for it."""
+        await asyncio.sleep(0)
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.wait(others)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from perdure.clock import Clock, Moment
 from perdure.contract.moments import Moments, NoMoments
 from perdure.contract.registry import CommitListener, TransactionWork
-from perdure.errors import PerdureError
+from perdure.errors import PerdureError, StoreClosed
 from perdure.ids import Ids, SystemIds
 from perdure.model.leases import DeathProof, Enrolment, Owner
 from perdure.model.registration import Definition
@@ -43,9 +43,10 @@ class PostgresRegistry(PostgresReads):
         self._shared = Shared(target, clock, moments)
         self._callers = Callers(self.name, lambda entries: self._own.soon(self._engine.flushers.submit, entries))
         self._hint_listeners: list[Callable[[], None]] = []
-        self._own = OwnLoop()
+        self._own = OwnLoop(self.name)
         self._ids = ids
         self._lender = Lender(self._shared)
+        self._closing: asyncio.Future[None] | None = None
 
     @classmethod
     async def open(
@@ -83,12 +84,20 @@ class PostgresRegistry(PostgresReads):
         return engine
 
     async def close(self) -> None:
-        if self._callers.closed or self._callers.forked:
+        if self._callers.forked:
             return
-        self._callers.close()
-        await self._lender.close()
-        await asyncio.wrap_future(self._own.call(self._engine.close()))
-        await asyncio.wrap_future(self._own.stop())
+        if self._closing is None:
+            self._callers.close()
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        """What was accepted is finished, though whoever closes may give up; reads end with StoreClosed."""
+        try:
+            await self._lender.close()
+            await asyncio.wrap_future(self._own.call(self._engine.close()))
+        finally:
+            await asyncio.wrap_future(self._own.stop())
 
     def now(self) -> Moment:
         return self._shared.time.now()
@@ -133,8 +142,13 @@ class PostgresRegistry(PostgresReads):
         if isinstance(result, PerdureError):
             raise result
         self._callers.publish([result])
-        self._own.soon(self._engine.hints.ring)
+        self._ring()
         return result
+
+    def _ring(self) -> None:
+        """Tell other programs what was committed. Who can't be told looks by itself."""
+        with suppress(StoreClosed):
+            self._own.soon(self._engine.hints.ring)
 
     def renew_from_thread(self, command: Renew) -> ThreadFuture[RenewReceipt]:
         entry, renewed = self._callers.renewal(command)
