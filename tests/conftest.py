@@ -21,8 +21,9 @@ class Unheard(logging.Handler):
             self.said.append(self.format(record))
 
 
-def pytest_collection_finish() -> None:
-    """What stands by now is not looked at again: a collection after each test then costs next to nothing."""
+@pytest.fixture(autouse=True, scope="module")
+def what_stands_is_not_looked_at_again() -> None:
+    """A collection after each test then costs next to nothing, whatever the modules before this one have loaded."""
     gc.collect()
     gc.freeze()
 

@@ -83,13 +83,15 @@ def test_followed_events_come_as_they_happen_and_end_with_the_process(perdure: P
 def test_a_signal_ends_a_follower_which_says_where_to_go_on(
     number: signal.Signals, code: int, perdure: Perdure, start_process: Start
 ) -> None:
-    perdure("start", "shop:host", "tick", "--id", "t-2", "--delay", "1h")
+    perdure("start", "shop:host", "sleep", "--input", "60", "--id", "t-2")
+    start_process("worker", "shop:host")
     follower = start_process("events", "t-2", "-f", "--db", "shop.db")
-    time.sleep(1.5)  # it has nothing to say by which its start could be seen
+    assert follower.stdout is not None
+    assert "process.started" in follower.stdout.readline()
     follower.send_signal(number)
     ended_with, _, err = ended(follower)
     assert ended_with == code
-    assert "--after 0" in err
+    assert "--after 1" in err
 
 
 def test_a_worker_on_an_unusable_lease_time_exits_2(perdure: Perdure) -> None:
