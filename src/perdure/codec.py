@@ -16,12 +16,17 @@ from perdure.model.events import LIFECYCLE, AnyFact, Event, Fact, SignalReceived
 from perdure.model.progress import Progress
 from perdure.model.record import ProcessRecord, ProcessState
 from perdure.model.registration import Registration
+from perdure.transitions.commands import Signal
 from perdure.transitions.fold import fold
 
 CODEC_VERSION = 1
 """Written beside every event row."""
 
+POSTED_CODEC = 1
+"""Written beside every command that waits to be delivered; 1: a signal."""
+
 _encode = msgspec.json.Encoder().encode
+_decode_posted = msgspec.json.Decoder(Signal).decode
 _decode_state = msgspec.json.Decoder(ProcessState).decode
 _decode_registration = msgspec.json.Decoder(Registration).decode
 _decode_progress = msgspec.json.Decoder(Progress).decode
@@ -51,6 +56,17 @@ def encode_progress(progress: Progress) -> str:
 
 def decode_progress(text: str | bytes, process_id: str) -> Progress:
     return _decoded(_decode_progress, text, f"the progress of process {process_id!r}")  # type: ignore[no-any-return]
+
+
+def encode_posted(command: Signal) -> str:
+    return _encode(command).decode()
+
+
+def decode_posted(text: str | bytes, codec_version: int, process_id: str) -> Signal:
+    what = f"a signal that was posted to process {process_id!r}"
+    if codec_version != POSTED_CODEC:
+        raise UnknownCodecVersion(what, codec_version, POSTED_CODEC)
+    return _decoded(_decode_posted, text, what)  # type: ignore[no-any-return]
 
 
 def _decoded(decode: Any, text: str | bytes, what: str) -> Any:

@@ -305,12 +305,13 @@ class Host:
     async def start(
         self, process: Process[None, OutputT], *, id: str | None = ..., delay: timedelta | float | None = ...,
         deadline: timedelta | float | None = ..., priority: int = ..., queue: str | None = ..., label: str | None = ...,
+        connection: object | None = ...,
     ) -> Handle[OutputT]: ...  # fmt: skip
     @overload
     async def start(
         self, process: Process[InputT, OutputT], value: InputT, *, id: str | None = ...,
         delay: timedelta | float | None = ..., deadline: timedelta | float | None = ..., priority: int = ...,
-        queue: str | None = ..., label: str | None = ...,
+        queue: str | None = ..., label: str | None = ..., connection: object | None = ...,
     ) -> Handle[OutputT]: ...  # fmt: skip
     async def start(
         self,
@@ -323,12 +324,18 @@ class Host:
         priority: int = DEFAULT_PRIORITY,
         queue: str | None = None,
         label: str | None = None,
+        connection: object | None = None,
     ) -> Handle[Any]:
         """Start a process, durably: once this returns it will run, whatever happens to this program.
 
         Idempotent by `id`: the same content is the same process, other content raises RegistrationConflict; without
         an id each call is a new process. `delay` and `deadline` count from now (timedelta or seconds); `priority` is
         0 (first) to 9 (last). Raises InvalidPayload with the path if the value is not of the declared type.
+
+        With `connection` it is started in your own transaction (PostgreSQL only): it is there, for you and for others,
+        if and only if you commit. What is refused leaves your transaction usable. `connection` is one of asyncpg,
+        psycopg 3 or SQLAlchemy 2 to the same database; raises NotTransactional for any other, and for one that is in
+        no transaction. A connection that blocks is used on the calling thread.
         """
         serving = self._open
         registration = self._registration(
@@ -336,6 +343,10 @@ class Host:
             None if deadline is None else milliseconds(deadline), 0 if delay is None else milliseconds(delay), queue,
             priority, label,
         )  # fmt: skip
+        if connection is not None:  # who commits it, and when, is not known here: it is not claimed with its start
+            command = Register(process_id=registration.id, registration=registration)
+            await serving.registry.register_joined(command, connection)
+            return Handle(serving, registration.id, process.output_type)
         live_at = await self._register(serving, registration)
         return Handle(serving, registration.id, process.output_type, live_at)
 

@@ -50,7 +50,7 @@ class WorkerFault(msgspec.Struct, frozen=True):
     """Something that went wrong after a row was admitted, or beside any row: reported, never silent."""
 
     kind: Literal[
-        "infrastructure", "lease_lost", "blocked_loop", "dispatcher", "swallowed_cancel", "decode",
+        "infrastructure", "lease_lost", "blocked_loop", "dispatcher", "swallowed_cancel", "decode", "undelivered",
     ]  # fmt: skip
     message: str
     process_id: str | None = None

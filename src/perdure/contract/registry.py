@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol, overload
 
+import msgspec
+
 from perdure.clock import Moment
 from perdure.contract.live import LiveWire
 from perdure.errors import PerdureError
@@ -22,10 +24,12 @@ from perdure.transitions.commands import (
     Command,
     ProgressReceipt,
     Receipt,
+    Register,
     Renew,
     RenewReceipt,
     ReportProgress,
     RowCommand,
+    Signal,
 )
 
 TransactionWork = Callable[[Any], Coroutine[Any, Any, RowCommand]]
@@ -80,6 +84,46 @@ class Commands(Protocol):
 
     def observe(self, listener: CommitListener) -> Callable[[], None]:
         """Hear of every commit made through this registry object. Returns the function that ends it."""
+        ...
+
+
+class Undelivered(msgspec.Struct, frozen=True):
+    """A posted command that could not be done. `kept`: it stays posted, since another version may be able to; else it
+    was refused, as it would have been had it been asked then, and is gone."""
+
+    process_id: str
+    error: PerdureError
+    kept: bool
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """What one delivery did: the answers to the commands that it did, and those that it could not do."""
+
+    receipts: tuple[Receipt, ...] = ()
+    undelivered: tuple[Undelivered, ...] = ()
+
+
+class Joining(Protocol):
+    """Taking part in a transaction of the caller's own: what is asked stands if and only if that one commits.
+
+    `connection` is the caller's, in a transaction of his, on the database of this store. What is refused leaves his
+    transaction as it was. Raises NotTransactional where the store can't take part, or not in what was given. With a
+    connection that blocks these never wait, and may be run on any thread, without an event loop.
+    """
+
+    async def register_joined(self, command: Register, connection: object) -> Receipt:
+        """Register, decided here and now: the receipt, the conflict and the replay are exact. Nobody hears of it before
+        the commit, and nothing is claimed with it."""
+        ...
+
+    async def post(self, command: Signal, connection: object) -> None:
+        """Put a signal down to be delivered after the commit: the log of its process has one order, and writing to it
+        would hold the process up for as long as the transaction is open. Raises what is known to be refused by now."""
+        ...
+
+    async def deliver_posted(self) -> Delivery:
+        """Do what was posted and has been committed, each exactly once, in the order of posting for each process: one
+        bounded batch. Done by whoever drives; safe to do by many at once."""
         ...
 
 
@@ -181,7 +225,7 @@ class Owners(Protocol):
         ...
 
 
-class Registry(Commands, Reads, Owners, Protocol):
+class Registry(Commands, Joining, Reads, Owners, Protocol):
     """The store of processes."""
 
     @property

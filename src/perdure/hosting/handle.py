@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, overload
 
 import msgspec
 
@@ -134,18 +134,34 @@ class Handle(Generic[OutputT]):
         one is always among them. Raises like `follow`."""
         return follow_progress(self._serving, self.id)
 
-    async def signal(self, signal: Signal[PayloadT], payload: PayloadT, *, id: str | None = None) -> int:
+    @overload
+    async def signal(
+        self, signal: Signal[PayloadT], payload: PayloadT, *, id: str | None = ..., connection: None = ...
+    ) -> int: ...
+    @overload
+    async def signal(
+        self, signal: Signal[PayloadT], payload: PayloadT, *, id: str | None = ..., connection: object
+    ) -> None: ...
+    async def signal(
+        self, signal: Signal[PayloadT], payload: PayloadT, *, id: str | None = None, connection: object | None = None
+    ) -> int | None:
         """Send a signal; its sequence in the process's log. Once this returns it can't be lost, whether the process
         waits for it now, later, or already has what it needs. With an `id` the same signal again is the same one.
 
         Raises InvalidPayload if the payload is not of the signal's type, UndeclaredType if the process doesn't take
         this signal, ProcessAlreadyTerminal or UnknownProcess.
+
+        With `connection` it is sent if and only if your own transaction commits (see Host.start), and is delivered
+        soon after that: it has no sequence yet, and None is returned. What stands by now is refused now; a process that
+        ends before the delivery refuses it then, which is a fault that the delivering host reports.
         """
-        receipt: Receipt = await self._serving.registry.execute(
-            SignalCommand(
-                process_id=self.id, name=signal.name, payload=msgspec.Raw(signal.type.encode(payload)), signal_id=id
-            )
+        command = SignalCommand(
+            process_id=self.id, name=signal.name, payload=msgspec.Raw(signal.type.encode(payload)), signal_id=id
         )
+        if connection is not None:
+            await self._serving.registry.post(command, connection)
+            return None
+        receipt: Receipt = await self._serving.registry.execute(command)
         return receipt.events[0].sequence
 
     async def cancel(self, reason: str = "cancelled", *, by: str | None = None) -> ProcessRecord:

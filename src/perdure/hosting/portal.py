@@ -22,6 +22,8 @@ from perdure.hosting.handle import Handle
 from perdure.hosting.sync_handle import SyncHandle
 from perdure.runtime.spawner import Spawner, WorkThread
 from perdure.runtime.worker import Drained
+from perdure.stores.postgres.drivers import needs_a_loop
+from perdure.stores.without_waiting import run_without_waiting
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,6 +34,10 @@ PayloadT = TypeVar("PayloadT")
 NOT_OPEN = "this portal is not open: use it inside `with host.sync as portal:`, or call portal.open() first"
 OWN_LOOP = "this is the portal's own event loop, which a blocking call would stop: await the Host's verbs here"
 FORKED = "this portal was opened before a fork, and its thread is in the other program: open one after the fork"
+FOREIGN_LOOP = (
+    "this connection belongs to an event loop, and the portal blocks: give one of a driver that blocks, or await the "
+    "Host's verb on that loop"
+)
 CLOSED_MEANWHILE = "the portal was closed during this call. What was committed stands, and no process was harmed."
 
 
@@ -44,6 +50,7 @@ class StartOptions(TypedDict, total=False):
     priority: int
     queue: str | None
     label: str | None
+    connection: object | None
 
 
 def _on_host(verb: Callable[Concatenate[Host, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[Portal, P], T]:
@@ -199,16 +206,29 @@ class Portal:
     def submit(self, verb: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
         """Have it done on the portal's loop without waiting for it."""
         with self._lock:
-            if self._thread_id == threading.get_ident():
-                raise WrongHostUse(OWN_LOOP)
-            if self._loop is None:
-                raise WrongHostUse(NOT_OPEN)
-            if self._pid != os.getpid():
-                raise WrongHostUse(FORKED)
-            call = asyncio.run_coroutine_threadsafe(verb(), self._loop)
+            loop = self._usable_loop()
+            call = asyncio.run_coroutine_threadsafe(verb(), loop)
             self._calls.add(call)
         call.add_done_callback(self._forget)
         return call
+
+    def _usable_loop(self) -> asyncio.AbstractEventLoop:
+        """Under the lock. Raises WrongHostUse where a call can't be made."""
+        if self._thread_id == threading.get_ident():
+            raise WrongHostUse(OWN_LOOP)
+        if self._loop is None:
+            raise WrongHostUse(NOT_OPEN)
+        if self._pid != os.getpid():
+            raise WrongHostUse(FORKED)
+        return self._loop
+
+    def join(self, verb: Callable[[], Coroutine[Any, Any, T]], connection: object) -> T:
+        """Do a verb that takes part in the caller's transaction: on the thread that has the connection, this one."""
+        with self._lock:
+            self._usable_loop()
+        if needs_a_loop(connection):
+            raise WrongHostUse(FOREIGN_LOOP)
+        return run_without_waiting(verb(), lambda: WrongHostUse(FOREIGN_LOOP))
 
     def _forget(self, call: Future[Any]) -> None:
         with self._lock:
@@ -223,7 +243,9 @@ class Portal:
         self, process: Process[InputT, OutputT], value: InputT, **options: Unpack[StartOptions]
     ) -> SyncHandle[OutputT]: ...
     def start(self, process: Process[Any, Any], value: Any = None, **options: Unpack[StartOptions]) -> SyncHandle[Any]:
-        """See Host.start."""
+        """See Host.start. A connection is used on this thread."""
+        if (connection := options.get("connection")) is not None:
+            return SyncHandle(self, self.join(lambda: self.host.start(process, value, **options), connection))
         return SyncHandle(self, self.wait(lambda: self.host.start(process, value, **options), None, "the start"))
 
     def start_many(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from perdure.engines.python.signals import Signal
 from perdure.hosting.handle import Handle
@@ -69,9 +69,23 @@ class SyncHandle(Generic[OutputT]):
         while (item := self.portal.wait(following, timeout, f"the wait for {what} of {self.id!r}")) is not None:
             yield item
 
-    def signal(self, signal: Signal[PayloadT], payload: PayloadT, *, id: str | None = None) -> int:
-        """See Handle.signal."""
-        return self.portal.call(self.asynchronous.signal, signal, payload, id=id)
+    @overload
+    def signal(
+        self, signal: Signal[PayloadT], payload: PayloadT, *, id: str | None = ..., connection: None = ...
+    ) -> int: ...
+    @overload
+    def signal(
+        self, signal: Signal[PayloadT], payload: PayloadT, *, id: str | None = ..., connection: object
+    ) -> None: ...
+    def signal(
+        self, signal: Signal[PayloadT], payload: PayloadT, *, id: str | None = None, connection: object | None = None
+    ) -> int | None:
+        """See Handle.signal. A connection is used on this thread."""
+        if connection is None:
+            return self.portal.call(self.asynchronous.signal, signal, payload, id=id)
+        return self.portal.join(
+            lambda: self.asynchronous.signal(signal, payload, id=id, connection=connection), connection
+        )
 
     status = _on_handle(Handle.status)
     record = _on_handle(Handle.record)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perdure.clock import Moment
-from perdure.contract.registry import Registry
+from perdure.contract.registry import Registry, Undelivered
 from perdure.errors import PerdureError, Refused
 from perdure.model.leases import DeathProof, Owner
 from perdure.model.queries import Filter, Page
@@ -26,6 +26,22 @@ class SettlingReport:
     ended: tuple[str, ...] = ()
     settled: tuple[str, ...] = ()
     more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryReport:
+    """`delivered` counts commands that were posted and are done; `undelivered` are those that can't be done."""
+
+    delivered: int = 0
+    undelivered: tuple[Undelivered, ...] = ()
+    more: bool = False
+
+
+async def deliver_posted(registry: Registry) -> DeliveryReport:
+    """Do what callers have posted in transactions of their own. One batch; there may be more if it did anything."""
+    delivery = await registry.deliver_posted()
+    done = bool(delivery.receipts) or any(not one.kept for one in delivery.undelivered)
+    return DeliveryReport(len(delivery.receipts), delivery.undelivered, done)
 
 
 async def settle_due(registry: Registry, owner: Owner, now: Moment, proofs: Sequence[DeathProof]) -> SettlingReport:

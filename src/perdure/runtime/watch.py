@@ -24,7 +24,8 @@ SINK_BACKLOG = 100_000
 def log_fault(fault: WorkerFault) -> None:
     """Where faults go in any case."""
     detail = f"\n{fault.detail}" if fault.detail else ""
-    logger.error("%s: %s [%s]%s", fault.kind, fault.message, fault.process_id or "-", detail)
+    level = logging.WARNING if fault.kind == "undelivered" else logging.ERROR  # nobody's fault, as a rule
+    logger.log(level, "%s: %s [%s]%s", fault.kind, fault.message, fault.process_id or "-", detail)
 
 
 def watch(registry: Registry, hub: ChangeHub, pump: SinkPump | None = None) -> Callable[[], None]:

@@ -18,13 +18,15 @@ from perdure.ids import Ids, SystemIds
 from perdure.model.leases import DeathProof, Owner
 from perdure.model.registration import Definition
 from perdure.runtime.options import WorkerOptions
-from perdure.runtime.passes import settle_due
+from perdure.runtime.passes import deliver_posted, settle_due
 from perdure.runtime.run import ActiveRun
 from perdure.runtime.runner import Runner
 from perdure.runtime.spawner import LoopSpawner, Spawner
 from perdure.runtime.watch import log_fault
 from perdure.transitions.commands import AnyReceipt, ClaimNext, ClaimReceipt, Receipt, RowCommand
 from perdure.transitions.projection import lane
+
+MOST_DELIVERIES = 16
 
 Asked = Awaitable[list[AnyReceipt | PerdureError]]
 
@@ -76,6 +78,8 @@ class DurableProcessWorker:
             self._moments, self._refill, commit,
         )  # fmt: skip
         self._proofs: tuple[DeathProof, ...] = ()
+        self.undelivered = 0
+        """How many posted signals could not be delivered here: each is a fault that was reported."""
         self._more = False
         self._refill_due = False
         self._claiming: asyncio.Task[Claims] | None = None
@@ -145,6 +149,7 @@ class DurableProcessWorker:
         await self.start()
         if self._state == "serving" and self._said != self.definitions():
             await self._enrol()
+        await self._deliver()
         now = self._registry.now()
         ended = await self._settle(now)
         claims = Claims()
@@ -161,6 +166,17 @@ class DurableProcessWorker:
         # After the moment at which this drive began: what fell due since may have been too late for the claim.
         next_due_at_ms = await self._registry.next_due_at_ms(self.lanes(), now)
         return AdmissionReport("scanned", reason, claims.begun, deferred, ended + claims.ended, next_due_at_ms)
+
+    async def _deliver(self) -> None:
+        """Batch by batch, within a bound: who posts without end must not keep what is due from being claimed."""
+        for _ in range(MOST_DELIVERIES):
+            batch = await deliver_posted(self._registry)
+            for one in batch.undelivered:
+                self.undelivered += 1
+                became = "stays posted" if one.kept else "was refused after its commit, and is dropped"
+                self._report(WorkerFault("undelivered", f"a posted signal {became}", one.process_id, str(one.error)))
+            if not batch.more:
+                return
 
     async def _settle(self, now: Moment) -> tuple[str, ...]:
         """Page by page, as long as that gets anything done: what is due already wakes nobody later."""

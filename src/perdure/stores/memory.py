@@ -21,13 +21,14 @@ from perdure.model.registration import Definition
 from perdure.stores.group_commit import Entry, commit_entries, single
 from perdure.stores.live import LocalWire
 from perdure.stores.memory_rows import MemoryRows, lane_of
+from perdure.stores.not_joined import NotJoined
 from perdure.stores.registry import Result
 from perdure.transitions.commands import Command, Renew, RenewReceipt
 from perdure.transitions.leases import has_expired
 from perdure.transitions.projection import project, project_lease
 
 
-class MemoryRegistry:
+class MemoryRegistry(NotJoined):
     """A registry in memory, on the event loop that uses it."""
 
     def __init__(self, clock: Clock | None = None, name: str = "memory://") -> None:

@@ -20,7 +20,7 @@ import msgspec
 
 from perdure.clock import Clock, Moment, SystemClock
 from perdure.contract.live import LiveWire
-from perdure.contract.registry import CommitListener, Registry, TransactionWork
+from perdure.contract.registry import CommitListener, Delivery, Registry, TransactionWork
 from perdure.errors import OutcomeUnknown, PerdureError, StoreUnavailable
 from perdure.model.events import Event
 from perdure.model.leases import DeathProof, Enrolment, Lease, Owner
@@ -29,7 +29,7 @@ from perdure.model.queries import EventPage, Filter, Page, RecordPage
 from perdure.model.record import ProcessRecord
 from perdure.model.registration import Definition
 from perdure.testing.tape import Tape
-from perdure.transitions.commands import AnyReceipt, Command, Receipt, Renew, RenewReceipt
+from perdure.transitions.commands import AnyReceipt, Command, Receipt, Register, Renew, RenewReceipt, Signal
 
 T = TypeVar("T")
 
@@ -184,6 +184,16 @@ class FaultyRegistry:
 
     async def execute_within(self, work: TransactionWork) -> Receipt:
         return await self._spoilt("execute_within", lambda: self.inner.execute_within(work), commits=True)
+
+    async def register_joined(self, command: Register, connection: object) -> Receipt:
+        """Not spoilt: what becomes of it is decided by the caller's commit."""
+        return await self.inner.register_joined(command, connection)
+
+    async def post(self, command: Signal, connection: object) -> None:
+        await self.inner.post(command, connection)
+
+    async def deliver_posted(self) -> Delivery:
+        return await self._spoilt("deliver_posted", lambda: self.inner.deliver_posted(), commits=True)
 
     def renew_from_thread(self, command: Renew) -> ThreadFuture[RenewReceipt]:
         fault = self._fault("Renew")

@@ -15,6 +15,7 @@ from perdure.stores.postgres.shared import Shared
 
 MANY_CHANGES = 5_000
 MANY_TRANSACTIONS = 10_000
+LOOK_GOOD_FOR_MS = 2_000
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,23 @@ class Changes:
 
     def __init__(self, reader: Reader, shared: Shared) -> None:
         self._reader, self._shared = reader, shared
+        self._posted: Sequence[str] = ()
+        self._looked_at_ms: int | None = None
         self._seen = Snapshot(0, frozenset())
 
     async def begin(self) -> None:
         self._seen = await self._snapshot()
 
+    @property
+    def nothing_posted(self) -> bool:
+        """Whether a look a moment ago has found nothing that is to be delivered. Without looks nothing is known."""
+        if self._looked_at_ms is None or self._posted:
+            return False
+        return self._shared.time.local.now().boot_ms - self._looked_at_ms < LOOK_GOOD_FOR_MS
+
     async def look(self) -> Sequence[str] | None:
-        """Ids of rows that others wrote since the last look; None: any row may have been."""
+        """Ids of rows that others wrote since the last look, or that have something to be delivered to them; None: any
+        row may have been written to."""
         before, now = self._seen, await self._snapshot()
         own = self._shared.own_changes
         if not 0 <= now.end - before.end <= MANY_TRANSACTIONS:  # many, or a server that went back to an earlier state
@@ -60,10 +71,10 @@ class Changes:
             rows = await self._reader.rows("changed_by", changes=others, limit=MANY_CHANGES + 1)
             changed = tuple(row[0] for row in rows) if len(rows) <= MANY_CHANGES else None
         own -= ended
-        self._seen = now
-        return changed
+        self._seen, self._looked_at_ms = now, self._shared.time.local.now().boot_ms
+        return None if changed is None else (*changed, *self._posted)
 
     async def _snapshot(self) -> Snapshot:
-        ((text, now_ms),) = await self._reader.rows("snapshot")
+        ((text, now_ms, self._posted),) = await self._reader.rows("snapshot")
         self._shared.time.heard(now_ms)
         return Snapshot.read(text)

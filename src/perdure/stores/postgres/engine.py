@@ -13,6 +13,7 @@ from perdure.stores.postgres.flushers import Flushers
 from perdure.stores.postgres.hints import Hints
 from perdure.stores.postgres.own_loop import OwnLoop
 from perdure.stores.postgres.owner_book import OwnerBook
+from perdure.stores.postgres.posted import Deliverer
 from perdure.stores.postgres.reader import Reader
 from perdure.stores.postgres.schema import ensure_schema
 from perdure.stores.postgres.shared import Shared
@@ -32,6 +33,9 @@ class Engine:
         self.changes = Changes(self.reader, shared)
         self.hints = Hints(loop, shared.target, ids, hinted)
         self.owners = OwnerBook(shared, self.reader, self._seldom)
+        self.deliverer = Deliverer(loop, shared, ids, self.reader, self.changes)
+        self.home = ""
+        """What this schema in this database is called: see the migration that makes it."""
 
     async def open(self) -> None:
         try:
@@ -39,12 +43,14 @@ class Engine:
                 await ensure_schema(connection, self._shared.target)
         except Exception as error:
             raise_typed(error, self._shared.store)
+        self.home = await self.reader.value("home")
         await self.changes.begin()
 
     async def close(self) -> None:
         """Answer what was accepted, then let go of everything."""
         await self.flushers.close()
         await self.hints.close()
+        await self.deliverer.close()
         await self.reader.close()
         await self._seldom.close()
 

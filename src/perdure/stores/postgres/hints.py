@@ -24,13 +24,17 @@ PROBE_EVERY_S = 20.0
 BACKOFF_S = 1.0
 
 
+def channel_of(schema: str) -> str:
+    """The channel on which the programs that use this schema are hinted: letters, digits and _."""
+    return f"perdure_{hashlib.sha256(schema.encode()).hexdigest()[:16]}"
+
+
 class Hints:
     """Lives on the store's own loop; `heard` is called there."""
 
     def __init__(self, loop: OwnLoop, target: Target, ids: Ids, heard: Callable[[], None]) -> None:
         self._loop, self._heard = loop, heard
-        digest = hashlib.sha256(target.schema.encode()).hexdigest()[:16]
-        self._channel, self._tag = f"perdure_{digest}", hashlib.sha256(ids.token().encode()).hexdigest()[:12]
+        self._channel, self._tag = channel_of(target.schema), hashlib.sha256(ids.token().encode()).hexdigest()[:12]
         self._connections = Connections(target, 1)
         self._listener: asyncio.Task[None] | None = None
         self._sender: asyncio.Task[None] | None = None

@@ -13,7 +13,7 @@ from perdure.stores.postgres.connections import Connection
 from perdure.stores.postgres.statements import Statements, migrations
 from perdure.stores.postgres.url import Target, quoted
 
-NEWEST = 1
+NEWEST = 2
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from perdure.clock import Clock, Moment
 from perdure.contract.moments import Moments, NoMoments
-from perdure.contract.registry import CommitListener, TransactionWork
+from perdure.contract.registry import CommitListener, Delivery, TransactionWork
 from perdure.errors import PerdureError, StoreClosed
 from perdure.ids import Ids, SystemIds
 from perdure.model.leases import DeathProof, Enrolment, Owner
@@ -19,13 +19,14 @@ from perdure.stores.callers import Callers
 from perdure.stores.group_commit import LARGEST_BATCH, Entry, single
 from perdure.stores.live import LocalWire
 from perdure.stores.postgres.engine import Engine
+from perdure.stores.postgres.joined import Joiner
 from perdure.stores.postgres.lending import Lender
 from perdure.stores.postgres.own_loop import OwnLoop
 from perdure.stores.postgres.reads import PostgresReads
 from perdure.stores.postgres.shared import Shared
 from perdure.stores.postgres.url import Target, parse_url
 from perdure.stores.registry import Result
-from perdure.transitions.commands import Command, Renew, RenewReceipt, RowCommand
+from perdure.transitions.commands import Command, Receipt, Register, Renew, RenewReceipt, RowCommand, Signal
 
 T = TypeVar("T")
 
@@ -46,6 +47,7 @@ class PostgresRegistry(PostgresReads):
         self._own = OwnLoop(self.name)
         self._ids = ids
         self._lender = Lender(self._shared)
+        self._joiner: Joiner | None = None
         self._closing: asyncio.Future[None] | None = None
 
     @classmethod
@@ -149,6 +151,29 @@ class PostgresRegistry(PostgresReads):
         """Tell other programs what was committed. Who can't be told looks by itself."""
         with suppress(StoreClosed):
             self._own.soon(self._engine.hints.ring)
+
+    # --- in transactions of the caller's own ------------------------------------------------------------------
+
+    async def register_joined(self, command: Register, connection: object) -> Receipt:
+        return await self._joining().register(command, connection)
+
+    async def post(self, command: Signal, connection: object) -> None:
+        await self._joining().post(command, connection)
+
+    def _joining(self) -> Joiner:
+        self._callers.check()
+        if self._joiner is None:
+            self._joiner = Joiner(self._shared, self._engine.home)
+        return self._joiner
+
+    async def deliver_posted(self) -> Delivery:
+        delivery = await self._call(self._engine.deliverer.deliver())
+        if delivery.receipts:
+            self._callers.publish(delivery.receipts)
+            self._ring()
+        return delivery
+
+    # ----------------------------------------------------------------------------------------------------------
 
     def renew_from_thread(self, command: Renew) -> ThreadFuture[RenewReceipt]:
         entry, renewed = self._callers.renewal(command)

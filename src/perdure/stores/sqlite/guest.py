@@ -14,6 +14,7 @@ from perdure.errors import NotTransactional
 from perdure.stores.rows import LentFailure
 from perdure.stores.sqlite.connection import typed
 from perdure.stores.sqlite.migrations import migrations
+from perdure.stores.without_waiting import run_without_waiting
 from perdure.transitions.commands import RowCommand
 
 FORBIDDEN = {
@@ -45,23 +46,17 @@ def in_this_context(work: TransactionWork, store: str) -> TransactionWork:
     context = contextvars.copy_context()
 
     async def elsewhere(connection: Any) -> RowCommand:
-        return context.run(run_without_waiting, work(connection), store)
+        return context.run(_run, work(connection), store)
 
     return elsewhere
 
 
-def run_without_waiting(running: Coroutine[Any, Any, RowCommand], store: str) -> RowCommand:
-    """What a coroutine returns that never waits."""
-    try:
-        running.send(None)
-    except StopIteration as done:
-        command: RowCommand = done.value
-        return command
-    running.close()
-    raise NotTransactional(
+def _run(running: Coroutine[Any, Any, RowCommand], store: str) -> RowCommand:
+    waited = NotTransactional(
         store, "code in a transaction of SQLite has waited, while every other write waits for it",
         "Make it a plain function that does nothing but read and write this database.",
     )  # fmt: skip
+    return run_without_waiting(running, lambda: waited)
 
 
 class Guest:
@@ -97,7 +92,7 @@ class Guest:
             self._connection.exec_trace = None
 
     def _result_of(self, work: TransactionWork) -> RowCommand:
-        command = run_without_waiting(work(self._connection), self._store)
+        command = _run(work(self._connection), self._store)
         if not self._connection.in_transaction:
             raise self._rolled_back()
         return command

@@ -25,6 +25,7 @@ from perdure.model.record import ProcessRecord
 from perdure.model.registration import Definition
 from perdure.stores.callers import Callers
 from perdure.stores.group_commit import LARGEST_BATCH, Entry, single
+from perdure.stores.not_joined import NotJoined
 from perdure.stores.registry import Result
 from perdure.stores.sqlite.connection import (
     check_sqlite_version,
@@ -50,7 +51,7 @@ MANY_CHANGES = 5_000
 LARGEST_PAGE = 1_000
 
 
-class SqliteRegistry:
+class SqliteRegistry(NotJoined):
     """A registry in one SQLite file. Made by `open`; used on the event loop that opened it.
 
     Every acknowledged command is on disk (WAL, synchronous=FULL). Several programs may share the file on one machine.

@@ -98,8 +98,16 @@ WHERE EXISTS (SELECT 1 FROM perdure.leases AS l
               WHERE l.incarnation = h.incarnation AND (l.lane IS NOT NULL OR l.settle_at IS NOT NULL));
 
 -- name: snapshot
--- Which transactions have ended by now, as xmin:xmax:those between that have not; and the time.
-SELECT pg_current_snapshot()::text, perdure.now_ms();
+-- Which transactions have ended by now, as xmin:xmax:those between that have not; the time; and for which processes
+-- something is posted.
+SELECT pg_current_snapshot()::text, perdure.now_ms(),
+       ARRAY(SELECT p.process_id FROM perdure.posted AS p ORDER BY p.number LIMIT 100);
+
+-- name: anything_posted
+SELECT EXISTS (SELECT 1 FROM perdure.posted);
+
+-- name: home
+SELECT perdure.home();
 
 -- name: changed_by
 -- Ids of the rows that these transactions wrote. By the indexes on change.

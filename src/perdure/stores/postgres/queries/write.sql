@@ -34,6 +34,9 @@ SELECT * FROM perdure.write_rows(
     :lease_lanes, :lease_priorities, :lease_settles,
     :dropped_rows, :dropped_fences, :dropped_expiries, :progress_rows, :progress_bodies, :partly);
 
+-- name: take_posted
+SELECT * FROM perdure.take_posted(:wanted, :but);
+
 -- name: next_rows
 -- A block of integer names for new rows: this one and the 1,023 that follow it.
 SELECT nextval(:sequence::text::regclass);
