@@ -68,6 +68,10 @@ class Reader:
             self._wake.notify()
         return self._ended
 
+    def join(self) -> None:
+        """After the future of `stop` is done: wait for the thread's very end, which is then a moment away."""
+        self._thread.join()
+
     def _check_open(self) -> None:
         if self._closing:
             raise StoreClosed(self._store, "the store was closed", "Open it again.")

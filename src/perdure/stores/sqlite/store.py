@@ -76,7 +76,7 @@ class SqliteRegistry(NotJoined):
             ensure_schema(self._connections[0], self.name)
             self._connections[0].set_busy_timeout(0)  # waiting for the write lock is ours: see WriteQueue
             self._peers = Peers(path, clock, one_kernel=not unsafe_filesystem)
-            self.live_wire = SqliteLiveWire(self._peers.folder, self._peers.program, self._callers.loop, clock)
+            self.live_wire = SqliteLiveWire(self._peers.live_folder, self._peers.program, self._callers.loop, clock)
             self._queue = WriteQueue(self._peers.folder, self.name)
             opened.callback(self._queue.close)
             for _ in range(2):
@@ -122,6 +122,8 @@ class SqliteRegistry(NotJoined):
         self.live_wire.close()
         for thread in (self._writer, self._points, self._scans, self.live_wire):
             await asyncio.wrap_future(thread.stop())
+        for ended in (self._writer, self._points, self._scans):
+            ended.join()
         for connection in self._connections:
             connection.close()
         self._queue.close()

@@ -124,6 +124,10 @@ class Writer:
             self._wake.notify()
         return self._ended
 
+    def join(self) -> None:
+        """After the future of `stop` is done: wait for the thread's very end, which is then a moment away."""
+        self._thread.join()
+
     # --- in the thread ----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
