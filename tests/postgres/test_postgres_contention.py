@@ -15,6 +15,7 @@ from perdure.contract.moments import MomentName, NoMoments
 from perdure.errors import StoreFull, StoreLocked
 from perdure.model.leases import DeathProof
 from perdure.model.outcomes import Completed
+from perdure.model.progress import Progress
 from perdure.stores.postgres import flushers
 from perdure.stores.postgres.connections import Connections
 from perdure.stores.postgres.faults import Overtaken
@@ -23,6 +24,7 @@ from perdure.stores.postgres.shared import Shared
 from perdure.stores.postgres.url import parse_url
 from perdure.stores.postgres.wanted import Wanted
 from perdure.stores.registry import Transaction
+from perdure.stores.rows import RowWrite
 from perdure.testing.conformance.kit import raw
 from perdure.transitions.commands import Complete, LeaseRight, Receipt, Renew, RequestAbandon, RequestCancel
 from tests.postgres.server import server_url
@@ -212,6 +214,31 @@ def test_a_lease_that_is_renewed_between_two_looks_of_one_transaction_is_not_ove
                 await rows.rollback()
             await connections.close()
             assert (await w.registry.get_lease("p")) == renewed.renewals[0].lease
+
+    run(test())
+
+
+def test_nothing_is_written_of_a_row_that_somebody_else_has_inserted(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            await w.register("p")
+            (one,) = (await w.claim("a")).claimed
+            target = parse_url(server_url(), w.schema)
+            connections = Connections(target, 1)
+            async with connections.one() as connection:
+                shared = Shared(target, None, NoMoments())
+                rows = PostgresRows(connection, shared, Wanted((register("p"),)), partly=True)
+                await rows.begin()
+                ours = RowWrite(0, one.record, one.lease)
+                await rows.insert_records([ours])
+                await rows.save_leases([ours])
+                await rows.save_progress({ours.key: Progress(1, 2)})
+                await rows.commit()
+                assert rows.met == {"p"}
+            await connections.close()
+            assert await w.fetchval("SELECT count(*) FROM {s}.leases") == 1
+            assert await w.fetchval("SELECT count(*) FROM {s}.progress") == 0
+            assert await w.registry.get_lease("p") == one.lease
 
     run(test())
 

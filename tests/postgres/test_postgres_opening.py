@@ -67,6 +67,8 @@ def test_what_the_migrations_make_is_what_is_expected(tmp_path: Path) -> None:
                 assert await describe(connection, target) == expected()
             await connections.close()
             assert len(migrations(w.schema)) == NEWEST
+            unseen = "SELECT count(*) FROM pg_proc WHERE pronamespace = to_regnamespace($1) AND prosrc = ''"
+            assert await w.sql.fetchval(unseen, f'"{w.schema}"') == 0
 
     run(test())
 
@@ -136,6 +138,12 @@ def test_a_newer_schema_is_refused_with_both_versions(tmp_path: Path) -> None:
         ("ALTER TABLE {s}.events DROP COLUMN checksum", "column events.checksum"),
         ("ALTER TABLE {s}.processes ALTER parent TYPE varchar(9)", "column processes.parent text"),
         ("DROP FUNCTION {s}.now_ms CASCADE", "function now_ms"),
+        (
+            "CREATE OR REPLACE FUNCTION {s}.now_ms() RETURNS bigint LANGUAGE sql VOLATILE AS 'SELECT 0::bigint'",
+            "function now_ms",
+        ),
+        ("ALTER FUNCTION {s}.now_ms STABLE", "function now_ms"),
+        ("ALTER FUNCTION {s}.next_due RESET enable_seqscan", "function next_due"),
     ],
 )
 def test_what_is_missing_or_altered_is_named(tmp_path: Path, damage: str, named: str) -> None:

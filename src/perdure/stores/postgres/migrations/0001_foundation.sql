@@ -1,6 +1,7 @@
 -- The first schema. Payloads are JSON text; times are milliseconds. `perdure.` stands for the schema that was chosen.
 -- Every unique key of a big table begins with the row, so that each can be partitioned by it later. Text is compared
--- byte by byte (COLLATE "C"), as on every store. A function keeps its name and meaning for ever: programs of the version
+-- byte by byte (COLLATE "C"), as on every store. The body of a function is text, not parsed SQL, so that it can be compared
+-- with what it must be on every version of the server. A function keeps its name and meaning for ever: programs of the version
 -- before call it while this one is there already. All that the functions look up they look up by an index, whatever the
 -- statistics of a table that was empty a minute ago say: so their plans are made once, and none reads a table through.
 
@@ -112,15 +113,15 @@ CREATE TABLE perdure.store (
 INSERT INTO perdure.store (one, epoch) VALUES (1, gen_random_uuid());
 
 CREATE FUNCTION perdure.now_ms() RETURNS bigint LANGUAGE sql VOLATILE
-RETURN floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
+AS $$ SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint $$;
 
 -- A lease as JSON, or null where there is none.
 CREATE FUNCTION perdure.lease_text(process_id text, l perdure.leases) RETURNS text LANGUAGE sql STABLE
-RETURN CASE WHEN l.row IS NOT NULL THEN json_build_object(
+AS $$ SELECT CASE WHEN l.row IS NOT NULL THEN json_build_object(
     'process_id', process_id, 'owner', json_build_object('name', l.owner, 'incarnation', l.incarnation),
     'token', l.token, 'fence', l.fence, 'claim_id', l.claim_id, 'claimed_at_ms', l.claimed_at,
     'expires_at_ms', l.expires_at, 'boot_id', l.boot_id, 'boot_expires_ms', l.boot_expires_at, 'released', l.released
-)::text END;
+)::text END $$;
 
 -- Locks the named rows in order of id and answers them as they stand then. Each statement of a volatile function sees
 -- what was committed before it, so what is read after the lock is never older than the locked row.
@@ -382,7 +383,8 @@ BEGIN
                  boot_id, boot_expires_at, released, lane, priority, settle_at)
         WHERE l.row = w.row AND l.fence = w.stood_fence AND l.boot_expires_at = w.stood_expiry;
         GET DIAGNOSTICS written = ROW_COUNT;
-        overtaken := overtaken + cardinality(lease_rows) - written;
+        overtaken := overtaken + cardinality(lease_rows) - written
+                     - (SELECT count(*) FROM unnest(lease_rows) AS w(row) WHERE w.row = ANY (unmade));
         INSERT INTO perdure.leases (row, owner, incarnation, token, fence, claim_id, claimed_at, expires_at, boot_id,
                                     boot_expires_at, released, lane, priority, settle_at)
         SELECT w.row, w.owner, w.incarnation, w.token, w.fence, w.claim_id, w.claimed_at, w.expires_at, w.boot_id,
@@ -392,7 +394,7 @@ BEGIN
                     lease_lanes, lease_priorities, lease_settles)
             AS w(row, stood_fence, owner, incarnation, token, fence, claim_id, claimed_at, expires_at, boot_id,
                  boot_expires_at, released, lane, priority, settle_at)
-        WHERE w.stood_fence IS NULL
+        WHERE w.stood_fence IS NULL AND w.row <> ALL (unmade)
         ON CONFLICT (row) DO NOTHING;
         GET DIAGNOSTICS written = ROW_COUNT;
         overtaken := overtaken - written;
@@ -400,6 +402,7 @@ BEGIN
     IF cardinality(progress_rows) > 0 THEN
         INSERT INTO perdure.progress AS g (row, body)
         SELECT w.row, w.body FROM unnest(progress_rows, progress_bodies) AS w(row, body)
+        WHERE w.row <> ALL (unmade)
         ON CONFLICT (row) DO UPDATE SET body = excluded.body;
     END IF;
 END $$;
