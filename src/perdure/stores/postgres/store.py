@@ -47,8 +47,8 @@ class PostgresRegistry(PostgresReads):
         self._own = OwnLoop(self.name)
         self._ids = ids
         self._lender = Lender(self._shared)
-        self._joiner: Joiner | None = None
         self._closing: asyncio.Future[None] | None = None
+        self._joiner: Joiner | None = None
 
     @classmethod
     async def open(
