@@ -25,7 +25,7 @@ host = Host(sys.argv[1])
 @host.process(recovery="rerunnable")
 async def talk(ctx: ProcessContext, turns: int) -> str:
     async def speak() -> str:
-        while not list(Path("work.db.owners").glob("*.live")):  # until somebody follows
+        while not list(Path("work.db.owners/live").glob("*.live")):  # until somebody follows
             await asyncio.sleep(0.01)
         for number in range(turns):
             ctx.publish("tokens", f"word {number} \\x1b[31m")

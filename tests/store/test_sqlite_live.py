@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -16,10 +17,11 @@ import pytest
 from perdure.contract.verbs import as_raw
 from perdure.errors import StoreClosed
 from perdure.host import Host
+from perdure.model.leases import Owner
 from perdure.model.live import RUN_OVER, Chunk
 from perdure.stores.sqlite.live_sender import MOST_WAITING, digest_of
-from perdure.stores.sqlite.owners import sweep_dead_files
 from perdure.stores.sqlite.store import SqliteRegistry
+from perdure.stores.sqlite.wake import sweep_dead_sockets
 from tests.store.live_wires import chunk, follow, nothing, until, wire_in
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left_behind")
@@ -154,7 +156,7 @@ def test_what_a_vanished_program_has_left_is_swept_with_the_rest(tmp_path: Path)
             dead.bind(str(tmp_path / "dead.live"))
             os.link(tmp_path / "dead.live", tmp_path / f"{digest_of('p')}.dead.live")
             dead.close()
-            assert sweep_dead_files(tmp_path, ()) == 2
+            assert sweep_dead_sockets(tmp_path, ".live") == 2
             assert set(os.listdir(tmp_path)) == names
 
     asyncio.run(main())
@@ -176,7 +178,7 @@ def test_a_folder_with_a_long_path_will_do(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_gone_loses_what_is_said_and_nothing_else(tmp_path: Path) -> None:
-    folder = tmp_path / "gone"
+    folder = tmp_path / "gone" / "live"
 
     async def main() -> None:
         async with wire_in(folder, "a") as a:
@@ -184,7 +186,7 @@ def test_a_folder_that_is_gone_loses_what_is_said_and_nothing_else(tmp_path: Pat
             end = follow(a, "p", heard.append)
             a.send(chunk(1), nothing)
             assert heard == [chunk(1)]
-            folder.mkdir()
+            folder.parent.mkdir()
             async with wire_in(folder, "b") as b:
                 follow(b, "p", heard.append)
                 a.send(chunk(2), nothing)
@@ -232,7 +234,43 @@ def test_a_registry_that_publishes_nothing_starts_no_thread_for_it_and_leaves_no
         end = follow(registry.live_wire, "p", lambda chunk: None)
         end()
         await registry.close()
-        assert [name for name in os.listdir(tmp_path / "work.db.owners") if name.endswith(".live")] == []
+        assert os.listdir(tmp_path / "work.db.owners" / "live") == []
+
+    asyncio.run(main())
+
+
+def test_who_follows_has_no_writer_look_for_new_programs(tmp_path: Path) -> None:
+    owners, long_ago = tmp_path / "work.db.owners", 1_000_000_000_000_000_000
+
+    async def main() -> None:
+        registry = await SqliteRegistry.open(tmp_path / "work.db")
+        follow(registry.live_wire, "p", lambda chunk: None)()
+        os.utime(owners, ns=(long_ago, long_ago))
+        end = follow(registry.live_wire, "q", lambda chunk: None)
+        assert owners.stat().st_mtime_ns == long_ago  # what a ringer goes by
+        program = registry.live_wire._ears._program
+        assert set(os.listdir(owners / "live")) == {f"{program}.live", f"{digest_of('q')}.{program}.live"}
+        assert stat.S_IMODE((owners / "live").stat().st_mode) == 0o700
+        end()
+        assert owners.stat().st_mtime_ns == long_ago
+        await registry.close()
+        assert os.listdir(owners / "live") == []
+
+    asyncio.run(main())
+
+
+def test_what_a_vanished_program_has_left_goes_when_a_worker_enrols(tmp_path: Path) -> None:
+    async def main() -> None:
+        folder = tmp_path / "work.db.owners" / "live"
+        folder.mkdir(mode=0o700, parents=True)
+        dead = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        dead.bind(str(folder / "dead.live"))
+        os.link(folder / "dead.live", folder / f"{digest_of('p')}.dead.live")
+        dead.close()
+        registry = await SqliteRegistry.open(tmp_path / "work.db")
+        await registry.enrol(Owner("w", "inc-1"))
+        assert os.listdir(folder) == []
+        await registry.close()
 
     asyncio.run(main())
 
@@ -244,7 +282,7 @@ def test_following_what_is_closed_binds_nothing_anew(tmp_path: Path) -> None:
         follow(wire, "p", lambda chunk: None)
         await registry.close()
         end = follow(wire, "q", lambda chunk: None)
-        assert [name for name in os.listdir(tmp_path / "work.db.owners") if name.endswith(".live")] == []
+        assert os.listdir(tmp_path / "work.db.owners" / "live") == []
         assert wire._ears._socket is None
         end()
 
@@ -260,7 +298,7 @@ def test_a_handle_whose_host_is_closed_is_followed_no_more_and_leaves_nothing_be
             await anext(handle.follow())
         with pytest.raises(StoreClosed):
             await anext(handle.follow_progress())
-        assert [name for name in os.listdir(tmp_path / "work.db.owners") if name.endswith(".live")] == []
+        assert os.listdir(tmp_path / "work.db.owners") == ["writers.queue"]
 
     asyncio.run(main())
 

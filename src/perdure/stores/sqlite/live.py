@@ -1,6 +1,6 @@
 """Live output between the programs on one file: datagrams, and only to those that follow.
 
-A program that follows binds one datagram socket in the folder beside the database, `<program>.live`, and gives it one
+A program that follows binds one datagram socket in a folder beside the database, `<program>.live`, and gives it one
 more name, by a hard link, for each process that it follows: `<digest of the process id>.<program>.live`. So a program
 that publishes sees in the folder who follows what, and sends nothing to anybody else. Nothing is ever waited for: what
 a follower does not take in time is dropped, oldest first.
@@ -116,6 +116,7 @@ class LiveEars:
         return self._socket is not None
 
     def _open(self) -> None:
+        self._folder.mkdir(mode=0o700, exist_ok=True)
         with ExitStack() as opened:  # what fails half-way leaves nothing open
             bound = opened.enter_context(new_sender())
             path = bind_socket(bound, self._folder, f"{self._program}.live")

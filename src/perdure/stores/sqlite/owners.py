@@ -170,7 +170,7 @@ def sweep_dead_files(folder: Path, keep: Collection[str], *, limit: int = 256) -
             continue
         if name.endswith(".lock"):
             removed += _remove_free_lock(folder / name)
-        elif name.endswith((".sock", ".live")) and is_stale_socket(folder, name):
+        elif name.endswith(".sock") and is_stale_socket(folder, name):
             with contextlib.suppress(OSError):
                 os.unlink(folder / name)
                 removed += 1

@@ -10,7 +10,7 @@ from perdure.clock import Clock
 from perdure.errors import StoreUnavailable
 from perdure.model.leases import DeathProof, Owner
 from perdure.stores.sqlite.owners import OwnerIdentity, OwnerLock, identify, prove_death, sweep_dead_files
-from perdure.stores.sqlite.wake import Ringer, WakeSocket
+from perdure.stores.sqlite.wake import Ringer, WakeSocket, sweep_dead_sockets
 
 HINT_SPACING_S = 0.002
 """Hints that come closer together than this are answered by one read."""
@@ -21,6 +21,7 @@ class Peers:
 
     def __init__(self, path: Path, clock: Clock, *, one_kernel: bool) -> None:
         self.folder = path.with_name(path.name + ".owners")
+        self.live_folder = self.folder / "live"  # apart: who follows has no ringer list the other one again
         try:
             self.folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
@@ -73,9 +74,10 @@ class Peers:
         return [owner.incarnation for owner in owners if self.prove_death(owner) is not None]
 
     def sweep(self, known: Sequence[str]) -> int:
-        """Remove what dead programs have left in the folder; `known`: the lock names of owners still written down."""
+        """Remove what dead programs have left; `known`: the lock names of owners still written down."""
         mine = {lock.name for lock in self._locks.values()} | {f"{self.program}.sock", "writers.queue"}
-        return sweep_dead_files(self.folder, mine | set(known))
+        removed = sweep_dead_files(self.folder, mine | set(known))
+        return removed + sweep_dead_sockets(self.live_folder, ".live")
 
     # --- hints ------------------------------------------------------------------------------------------------
 

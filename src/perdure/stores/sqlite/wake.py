@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -166,6 +167,24 @@ def is_stale_socket(folder: Path, file_name: str) -> bool:
     finally:
         addresses.close()
     return False
+
+
+def sweep_dead_sockets(folder: Path, suffix: str, *, limit: int = 256) -> int:
+    """Remove the sockets with this suffix that nobody has bound any more; how many were removed, at most `limit`.
+
+    Never raises for what others do in the folder at the same time, nor for one that isn't there.
+    """
+    removed = 0
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return 0
+    for name in names:
+        if removed < limit and name.endswith(suffix) and is_stale_socket(folder, name):
+            with suppress(OSError):
+                os.unlink(folder / name)
+                removed += 1
+    return removed
 
 
 class Addresses:
