@@ -1,4 +1,7 @@
-"""`python -m lab kills | durable | fairness | latency | power`: proof and figures in JSON; exit code 1 on a breach."""
+"""`python -m lab kills | durable | fairness | latency | power | postgres`: proof and figures in JSON.
+
+The exit code is 1 if a promise was broken.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from lab.durable.run import FULL, run_after_every_write, run_at_each_commit_fres
 from lab.fairness import run_fairness
 from lab.kills.run import LEAST_HITS, KillLab
 from lab.latency import run_latency
+from lab.postgres.run import PostgresLab
+from lab.postgres.screen import run_shown, tell_breaches
 from lab.power import run_power
 
 
@@ -42,6 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     power.add_argument("--images", type=int, default=5_000)
     power.add_argument("--seed", type=int, default=1)
     power.set_defaults(run=_power)
+    postgres = labs.add_parser("postgres", help="a real server, its ways and its workers struck while work goes on")
+    postgres.add_argument("--seconds", type=float, default=600.0, help="of load and faults; checks come after")
+    postgres.add_argument("--seed", type=int, default=1)
+    postgres.add_argument("--rate", type=float, default=10.0, help="processes started per second")
+    postgres.set_defaults(run=_postgres)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="perdure-lab-") as folder:
         return int(options.run(options, Path(folder)))
@@ -53,12 +63,7 @@ def _kills(options: argparse.Namespace, folder: Path) -> int:
     _print(report)
     if not report.breaches:
         return 0
-    kept = Path(tempfile.mkdtemp(prefix="perdure-lab-failed-"))
-    folder.rename(kept / "run")
-    folder.mkdir()
-    print(f"{len(report.breaches)} promises were broken; the files are in {kept / 'run'}:", file=sys.stderr)
-    for breach in report.breaches[:50]:
-        print(f"  {breach}", file=sys.stderr)
+    _keep(folder, "\n".join(report.breaches[:50]))
     return 1
 
 
@@ -92,6 +97,24 @@ def _power(options: argparse.Namespace, folder: Path) -> int:
     report = run_power(folder, count=options.images, seed=options.seed)
     _print(report)
     return 1 if report.lost or report.broken else 0
+
+
+def _postgres(options: argparse.Namespace, folder: Path) -> int:
+    lab = PostgresLab(folder, seed=options.seed, rate=options.rate)
+    report = run_shown(lab, options.seconds)
+    _print(report)
+    if report.breaches:
+        _keep(folder, tell_breaches(lab))
+    return 1 if report.breaches else 0
+
+
+def _keep(folder: Path, story: str) -> None:
+    """Keep the files of a run that broke a promise, and say where they are."""
+    kept = Path(tempfile.mkdtemp(prefix="perdure-lab-failed-"))
+    folder.rename(kept / "run")
+    folder.mkdir()
+    (kept / "story.txt").write_text(story)
+    print(f"{story}\nPromises were broken; the files and this story are in {kept}", file=sys.stderr)
 
 
 def _say(line: str) -> None:
