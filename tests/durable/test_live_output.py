@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any, cast
 
 import msgspec
@@ -15,7 +17,7 @@ from perdure.engines.python.sync_context import SyncContext
 from perdure.errors import CallerDeparted, InvalidOption, InvalidPayload, UnknownProcess
 from perdure.host import Host
 from perdure.hosting.handle import Handle
-from perdure.model.live import Chunk
+from perdure.model.live import RUN_OVER, Chunk
 from perdure.stores.memory import MemoryRegistry
 from perdure.testing.faults import Delay, FailBefore, Fault
 from perdure.testing.loop import SimulationLoop
@@ -193,6 +195,44 @@ def test_a_run_that_has_lost_its_lease_is_heard_no_more() -> None:
             return chunks
 
     assert words(simulate(main)) == [("before", 1, "ask", 0)]
+
+
+@pytest.mark.parametrize("how", ["cancelled", "drained"])
+def test_the_output_of_a_run_that_is_let_go_of_ends_before_its_code_does(how: str) -> None:
+    ends_now, ended = [False], [False]
+
+    async def body(ctx: ProcessContext) -> None:
+        async def ask() -> None:
+            ctx.publish("tokens", "before")
+            while not ends_now[0]:
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0.1)
+            ctx.publish("tokens", "after")
+            ended[0] = True
+
+        await ctx.step(ask)
+
+    async def main() -> list[str]:
+        machine, heard = Machine(one(body), cancel_grace_ms=1_000), list[Chunk]()
+        machine.store.live_wire.follow("p", heard.append)
+        host = machine.host()
+        await host.open()
+        handle = await host.start(host.find_process("work"), id="p")
+        await machine.until(lambda: bool(heard))
+        if how == "cancelled":
+            await handle.cancel("enough")
+            await machine.ended("p")
+        else:
+            await host.close(grace=timedelta(0))
+            assert machine.status("p") == "running"
+        channels = [chunk.channel for chunk in heard]
+        ends_now[0] = True
+        await machine.until(lambda: ended[0])
+        await host.close()
+        assert len(heard) == len(channels)
+        return channels
+
+    assert simulate(main) == ["tokens", RUN_OVER]
 
 
 def test_a_follower_that_stops_listening_costs_the_process_nothing() -> None:

@@ -126,6 +126,11 @@ class Run(Protocol):
         engine that can't tell leaves it out."""
         ...
 
+    def on_let_go(self, let_go: Callable[[], None]) -> None:
+        """Have `let_go` called, on the event loop, if the worker lets go of this run while its code goes on: what the
+        code still says is nobody's any more."""
+        ...
+
     def begin_suspending(self) -> None:
         """The engine asks for the row's suspension: until it knows, a lease that is gone is no loss."""
         ...

@@ -33,8 +33,8 @@ class ActiveRun:
     """A claimed process in this worker, from its claim to the write of its end."""
 
     __slots__ = (
-        "_permit", "deadline", "detached", "ending", "entered", "heard", "interrupt_now", "lease", "local_deadline_ms",
-        "record", "stop", "suspended", "suspending", "task",
+        "_permit", "deadline", "detached", "ending", "entered", "heard", "interrupt_now", "lease", "let_go",
+        "local_deadline_ms", "record", "stop", "suspended", "suspending", "task",
     )  # fmt: skip
 
     def __init__(self, record: ProcessRecord, lease: Lease, local_deadline_ms: int, permit: HeldPermit) -> None:
@@ -47,6 +47,7 @@ class ActiveRun:
         self.ending = False
         self.suspended = self.suspending = False
         self.interrupt_now: Callable[[], bool] | None = None
+        self.let_go: Callable[[], None] | None = None
         self.detached = False
 
     @property
@@ -75,6 +76,15 @@ class ActiveRun:
 
     def note_unheard(self) -> None:
         self.heard = False
+
+    def on_let_go(self, let_go: Callable[[], None]) -> None:
+        self.let_go = let_go
+
+    def detach(self) -> None:
+        """Let go of the code, which goes on. Event loop only."""
+        self.detached = True
+        if self.let_go is not None:
+            self.let_go()
 
     def begin_suspending(self) -> None:
         self.suspending = True

@@ -42,7 +42,7 @@ class Runner:
     """Holds the runs of one worker, from the claim of each to the write of its end.
 
     A run holds a permit until its code has returned. `on_room` is called when another claim might fit; `commit` writes
-    the end of a run (by default the registry does).
+    the end of a run (by default the registry does, which leaves out what was noted of its progress).
     """
 
     def __init__(
@@ -221,7 +221,7 @@ class Runner:
         self._spawner.spawn(self._write_end(run, end), f"perdure-cut-off:{run.process_id}")
 
     def _detach(self, run: ActiveRun) -> None:
-        run.detached = True
+        run.detach()
         self._forget(run)
 
     def _forget(self, run: ActiveRun) -> None:

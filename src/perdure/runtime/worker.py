@@ -51,6 +51,10 @@ class DurableProcessWorker:
 
     It holds as many permits as `options.concurrency` and claims only what it has permits for, and only definitions
     that its engines know. What it starts it owns until the end is written, the lease is lost, or it drains.
+
+    `commit` writes what ends a run; without it the registry's `execute` does. With an engine whose code can say how far
+    it has come it must be the `ProgressBook.commit` of the book that the engine notes it in: it takes the last value
+    along, which is refused once the run has ended.
     """
 
     def __init__(

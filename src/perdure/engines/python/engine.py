@@ -52,6 +52,7 @@ class PythonEngine:
         assert task is not None
         enter_branch(None)  # whoever started this may be code of another process
         execution = Execution(run, self._support, None if fresh else await self._journal(run), task, code.is_async)
+        run.on_let_go(execution.fall_silent)
         try:
             return await self._run_code(execution, code, arguments, run)
         finally:

@@ -37,7 +37,7 @@ class Speaking:
             return self._live
 
     def fall_silent(self) -> None:
-        """The code has returned, or is given up: what a thread of it still says is heard by nobody."""
+        """The code has returned, or was let go of: what a thread of it still says is heard by nobody."""
         with self._opening:
             self._silent = True
         if self._live is not None:

@@ -28,7 +28,8 @@ class Commit(Protocol):
 @dataclass(frozen=True, slots=True)
 class Support:
     """The host's own parts, as the engine uses them. `listen` and `unlisten` are the change hub's, `open_live` (process
-    id, attempt, fence) is the live hub's; `commit` commits a command together with what was noted of progress."""
+    id, attempt, fence) is the live hub's; `note_progress` and `commit` are one progress book's. The worker that
+    runs the engine must be given the same `commit`: it writes the ends, and after an end what was noted is refused."""
 
     registry: Registry
     clock: Clock
