@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 import pytest
@@ -290,6 +290,29 @@ def test_a_role_that_may_make_no_schema_is_told_what_to_do(tmp_path: Path) -> No
             missing = schema_of(tmp_path / "missing")
             with pytest.raises(StoreReadOnly, match="perdure migrate"):
                 await PostgresRegistry.open(url, missing)
+
+    run(test())
+
+
+@pytest.mark.parametrize("how", ["opened", "printed"])
+def test_a_role_that_owns_an_empty_schema_needs_no_right_to_make_one(tmp_path: Path, how: str) -> None:
+    async def test() -> None:
+        schema = f"{schema_of(tmp_path / 'given')}'s"
+        name = f"owner_{how}_{schema_of(tmp_path / 'given')}"
+        async with admin() as connection:
+            await connection.execute(f"CREATE ROLE \"{name}\" LOGIN PASSWORD 'pw-of-role'")
+            try:
+                await connection.execute(f'CREATE SCHEMA "{schema}" AUTHORIZATION "{name}"')
+                url = with_login(name, "pw-of-role")
+                if how == "printed":
+                    direct = await asyncpg.connect(url)
+                    await direct.execute(administration.migration_sql(f"{url}?schema={quote(schema)}"))
+                    await direct.close()
+                registry = await PostgresRegistry.open(url, schema)
+                assert (await registry.execute(register("p"))).answer == "applied"
+                await registry.close()
+            finally:
+                await connection.execute(f'DROP OWNED BY "{name}" CASCADE; DROP ROLE "{name}"')
 
     run(test())
 

@@ -38,7 +38,18 @@ async def ensure_schema(connection: Connection, target: Target) -> None:
 def steps_after(target: Target, version: int) -> list[str]:
     """The SQL that brings the schema from that version (0: there is none) to the newest."""
     made = [sql for number, sql in migrations(target.schema) if number > version]
-    return [f"CREATE SCHEMA IF NOT EXISTS {quoted(target.schema)};\n", *made] if version == 0 else made
+    return [_make_schema(target.schema), *made] if version == 0 else made
+
+
+def _make_schema(name: str) -> str:
+    """Only where it is missing: IF NOT EXISTS asks for the right to make one even where it is there already."""
+    looked_for = _literal(quoted(name))
+    body = f"BEGIN IF to_regnamespace({looked_for}) IS NULL THEN CREATE SCHEMA {quoted(name)}; END IF; END"
+    return f"DO {_literal(body)};\n"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 async def read_version(connection: Connection, target: Target) -> int:
