@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from perdure.stores.sqlite.owners import OwnerIdentity, OwnerLock, identify, sweep_dead_files
+from perdure.stores.owners import OwnerIdentity, identify
+from perdure.stores.sqlite.owner_locks import OwnerLock, sweep_dead_files
 from perdure.stores.sqlite.wake import WakeSocket
 
 OWNER = """
@@ -22,7 +23,8 @@ import sys
 from pathlib import Path
 import msgspec
 from perdure.clock import read_boot_id
-from perdure.stores.sqlite.owners import OwnerLock, identify
+from perdure.stores.owners import identify
+from perdure.stores.sqlite.owner_locks import OwnerLock
 lock = OwnerLock.take(Path(sys.argv[1]), "inc-1")
 print(msgspec.json.encode(identify("worker", "inc-1", read_boot_id(), lock)).decode(), flush=True)
 sys.stdin.readline()
@@ -159,7 +161,7 @@ def test_a_lock_taken_while_others_sweep_is_always_on_the_file_of_its_name(tmp_p
     sweeper = """
 import sys, time
 from pathlib import Path
-from perdure.stores.sqlite.owners import sweep_dead_files
+from perdure.stores.sqlite.owner_locks import sweep_dead_files
 print("sweeping", flush=True)
 end = time.monotonic() + 60
 while time.monotonic() < end:

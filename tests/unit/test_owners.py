@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -13,14 +14,17 @@ import pytest
 
 from perdure.clock import read_boot_id
 from perdure.model.leases import DeathProof
-from perdure.stores.sqlite.owners import OwnerIdentity, OwnerLock, identify, prove_death
+from perdure.stores import owners
+from perdure.stores.owners import OwnerIdentity, identify
+from perdure.stores.sqlite.owner_locks import OwnerLock, state_of_lock
 
 OWNER = """
 import os, sys
 from pathlib import Path
 import msgspec
 from perdure.clock import read_boot_id
-from perdure.stores.sqlite.owners import OwnerLock, identify
+from perdure.stores.owners import identify
+from perdure.stores.sqlite.owner_locks import OwnerLock
 
 def say(text):
     print(text, flush=True)
@@ -40,6 +44,10 @@ if os.fork() == 0:
 signal_never_comes, _ = os.pipe()
 os.read(signal_never_comes, 1)
 """
+
+
+def prove_death(owner: OwnerIdentity, folder: Path, me: OwnerIdentity, *, one_kernel: bool = True) -> DeathProof | None:
+    return owners.prove_death(owner, me, partial(state_of_lock, folder), one_kernel=one_kernel)
 
 
 @contextmanager

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from perdure.model.leases import DeathProof, Enrolment, Owner
 from perdure.model.registration import Definition
+from perdure.stores.owners import LockState, OwnerIdentity, enrolments, identify, prove_death
 from perdure.stores.postgres.connections import Connections
 from perdure.stores.postgres.faults import raise_typed
 from perdure.stores.postgres.reader import Reader
 from perdure.stores.postgres.shared import Shared
-from perdure.stores.sqlite.owners import OwnerIdentity, enrolments, identify, prove_death
 
 HOLDERS_GOOD_FOR_MS = 1_000
-NO_FOLDER = Path("/nonexistent")
-"""No lock files here: hosts share no folder."""
 
 
 class OwnerBook:
@@ -70,7 +67,7 @@ class OwnerBook:
     def _prove(self, owner: OwnerIdentity) -> DeathProof | None:
         if owner.incarnation in self._mine or owner.host != self._me.host:  # copies of one machine share its boot id
             return None
-        return prove_death(owner, NO_FOLDER, self._me, one_kernel=False)
+        return prove_death(owner, self._me, _no_lock, one_kernel=False)
 
     async def _write(self, name: str, **values: Any) -> None:
         statement = self._shared.sql[name]
@@ -79,6 +76,11 @@ class OwnerBook:
                 await connection.execute(statement.text, *statement.values(values))
         except Exception as error:
             raise_typed(error, self._shared.store)
+
+
+def _no_lock(owner: OwnerIdentity) -> LockState:
+    """Hosts share no folder in which one could be."""
+    return LockState.UNTESTED
 
 
 def _identity(row: Sequence[Any]) -> OwnerIdentity:

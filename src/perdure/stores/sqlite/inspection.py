@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +17,10 @@ from perdure.codec import decode_registration, decode_state
 from perdure.errors import DecodeError, ForeignStore, NewerSchema, StoreUnavailable
 from perdure.model.leases import DeathProof, Lease, Owner
 from perdure.model.record import STATUSES, ProcessRecord
+from perdure.stores.owners import OwnerIdentity, identify, prove_death
 from perdure.stores.sqlite.connection import APPLICATION_ID, open_connection, typed, typed_errors
 from perdure.stores.sqlite.migrations import migrations
-from perdure.stores.sqlite.owners import OwnerIdentity, identify, prove_death
+from perdure.stores.sqlite.owner_locks import state_of_lock
 from perdure.stores.sqlite.queries import load_queries
 from perdure.stores.sqlite.wake import is_stale_socket
 
@@ -142,7 +144,7 @@ class Inspection:
                 reports.append(OwnerReport(incarnation, holder, leases, "unproven", why))
                 continue
             owner = msgspec.json.decode(text, type=OwnerIdentity)
-            proof = prove_death(owner, self.folder, me, one_kernel=one_kernel)
+            proof = prove_death(owner, me, partial(state_of_lock, self.folder), one_kernel=one_kernel)
             if proof is not None:
                 detail = f"{proof.method}: {proof.detail}"
                 reports.append(OwnerReport(incarnation, owner.name, leases, "dead", detail, proof))

@@ -11,7 +11,7 @@ import msgspec
 
 from perdure.model.leases import DeathProof, Enrolment, Owner
 from perdure.model.registration import Definition
-from perdure.stores.sqlite.owners import OwnerIdentity, enrolments
+from perdure.stores.owners import OwnerIdentity, enrolments
 from perdure.stores.sqlite.peers import Peers
 from perdure.stores.sqlite.reader import Reader
 from perdure.stores.sqlite.rows import as_text

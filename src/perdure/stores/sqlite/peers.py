@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from perdure.clock import Clock
 from perdure.errors import StoreUnavailable
 from perdure.model.leases import DeathProof, Owner
-from perdure.stores.sqlite.owners import OwnerIdentity, OwnerLock, identify, prove_death, sweep_dead_files
+from perdure.stores.owners import OwnerIdentity, identify, prove_death
+from perdure.stores.sqlite.owner_locks import OwnerLock, state_of_lock, sweep_dead_files
 from perdure.stores.sqlite.wake import Ringer, WakeSocket, sweep_dead_sockets
 
 HINT_SPACING_S = 0.002
@@ -67,7 +69,7 @@ class Peers:
         """Proof that this owner is dead, if it can be had now; never about an owner of this program."""
         if owner.incarnation in self._locks:
             return None
-        return prove_death(owner, self.folder, self._me, one_kernel=self._one_kernel)
+        return prove_death(owner, self._me, partial(state_of_lock, self.folder), one_kernel=self._one_kernel)
 
     def dead_among(self, owners: Sequence[OwnerIdentity]) -> list[str]:
         """The incarnations of those that can be proved dead."""
