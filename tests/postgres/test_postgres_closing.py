@@ -68,6 +68,25 @@ def test_commands_that_were_asked_are_answered(tmp_path: Path) -> None:
     run(test())
 
 
+def test_a_closing_that_is_given_up_goes_on(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            registry = await w.peer()
+            await w.register("held")
+            async with w.holding("held"):
+                asked = asyncio.ensure_future(registry.execute(append("held")))
+                await until(lambda: waiting(w), "it waits for its row")
+                closing = asyncio.ensure_future(registry.close())
+                await asyncio.sleep(0)
+                closing.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await closing
+            assert (await asked).answer == "applied"
+            await registry.close()
+
+    run(test())
+
+
 def test_reads_that_are_not_answered_end_with_the_store(tmp_path: Path) -> None:
     async def test() -> None:
         async with world(tmp_path) as w:
@@ -148,12 +167,11 @@ def test_what_is_asked_of_a_loop_that_stops_is_refused_and_not_forgotten() -> No
         await asyncio.Event().wait()
 
     under_way = [loop.call(never()) for _ in range(3)]
-    stopped = loop.stop()
+    loop.stop().result(20)
     with pytest.raises(StoreClosed):
         loop.call(never())
     with pytest.raises(StoreClosed):
         loop.soon(print)
-    stopped.result(20)
     for one in under_way:
         with pytest.raises(StoreClosed, match="postgresql://host/db"):
             one.result(20)

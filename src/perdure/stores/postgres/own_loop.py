@@ -29,6 +29,7 @@ class OwnLoop:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._clock = SystemClock()
         self._ended: ThreadFuture[None] = ThreadFuture()
+        self._failed: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="perdure-postgres", daemon=True)
 
     def start(self) -> None:
@@ -40,7 +41,10 @@ class OwnLoop:
         self._loop.run_until_complete(self._end_tasks())
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
-        self._ended.set_result(None)
+        if self._failed is None:
+            self._ended.set_result(None)
+        else:
+            self._ended.set_exception(self._failed)
 
     def call(self, work: Coroutine[Any, Any, T]) -> ThreadFuture[T]:
         """Have it done on this loop; from any thread."""
@@ -58,7 +62,7 @@ class OwnLoop:
                 raise closed(self._store) from None
             raise
 
-    def soon(self, what: Callable[..., None], *arguments: Any) -> None:
+    def soon(self, what: Callable[..., object], *arguments: Any) -> None:
         """From any thread."""
         with self._open:
             if self._stopped:
@@ -78,16 +82,26 @@ class OwnLoop:
     def now_s(self) -> float:
         return self._loop.time()
 
-    def stop(self) -> ThreadFuture[None]:
-        """From another thread, once. What is under way is cancelled. The future is done when the thread ends."""
-        with self._open:
-            self._stopped = True
-        self._loop.call_soon_threadsafe(self._loop.stop)
+    def stop(self, last: Coroutine[Any, Any, None] | None = None) -> ThreadFuture[None]:
+        """From another thread, once. `last` is done first; what is under way then is cancelled. The future is done when
+        the thread ends, with the error of `last` if it had one."""
+        self.soon(lambda: self.spawn(self._stop(last)))
         return self._ended
+
+    async def _stop(self, last: Coroutine[Any, Any, None] | None) -> None:
+        try:
+            if last is not None:
+                await last
+        except Exception as error:  # for whoever waits for the end
+            self._failed = error
+        finally:
+            with self._open:
+                self._stopped = True
+            self._loop.stop()
 
     async def _end_tasks(self) -> None:
         """Each has its first step before it is cancelled, so that it can tell whoever waits for it."""
-        await asyncio.sleep(0)
+        await self._clock.sleep(0)
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in others:
                 task.cancel()

@@ -47,7 +47,7 @@ class PostgresRegistry(PostgresReads):
         self._own = OwnLoop(self.name)
         self._ids = ids
         self._lender = Lender(self._shared)
-        self._closing: asyncio.Future[None] | None = None
+        self._ended: ThreadFuture[None] | None = None
         self._joiner: Joiner | None = None
 
     @classmethod
@@ -88,18 +88,11 @@ class PostgresRegistry(PostgresReads):
     async def close(self) -> None:
         if self._callers.forked:
             return
-        if self._closing is None:
-            self._callers.close()
-            self._closing = asyncio.ensure_future(self._close())
-        await asyncio.shield(self._closing)
-
-    async def _close(self) -> None:
-        """What was accepted is finished, though whoever closes may give up; reads end with StoreClosed."""
-        try:
-            await self._lender.close()
-            await asyncio.wrap_future(self._own.call(self._engine.close()))
-        finally:
-            await asyncio.wrap_future(self._own.stop())
+        self._callers.close()
+        await self._lender.close()
+        if self._ended is None:
+            self._ended = self._own.stop(self._engine.close())
+        await asyncio.shield(asyncio.wrap_future(self._ended))  # it goes on though whoever closes gives up
 
     def now(self) -> Moment:
         return self._shared.time.now()
