@@ -63,6 +63,8 @@ class EndWatcher:
         return waiter
 
     def remove(self, process_id: str, waiter: asyncio.Future[Ended]) -> None:
+        if waiter.done() and not waiter.cancelled():
+            waiter.exception()  # whoever gave up for another reason hears of this one by it: it is no unheard error
         watch = self._watches.get(process_id)
         if watch is None:
             return
@@ -141,11 +143,11 @@ class EndWatcher:
                 for waiter in watch.waiters:
                     if not waiter.done():
                         waiter.set_exception(error)
-            return
-        for process_id in ids:
-            record = records.get(process_id)
-            if record is None or not record.is_live:
-                self._answer(process_id, record)
+        else:
+            for process_id in ids:
+                record = records.get(process_id)
+                if record is None or not record.is_live:
+                    self._answer(process_id, record)
         for watch in (*ticked, *due):
             if self._watches.get(watch.process_id) is watch:
                 self._schedule(watch)
