@@ -52,6 +52,10 @@ class Crew:
     def resume(self, slot: int) -> None:
         os.kill(self.pid(slot), signal.SIGCONT)
 
+    def tell_where_they_stand(self) -> None:
+        for program in self._programs.values():
+            program.send_signal(signal.SIGUSR1)
+
     async def stop(self) -> None:
         """Have all of them end in good order; what doesn't is killed, and that is a breach."""
         await asyncio.gather(*(self._stop(slot) for slot in list(self._programs)))

@@ -116,6 +116,8 @@ class PostgresLab:
             await self._struck(load, injector, seconds)
             self._phase, drains_s = "draining", time.monotonic()
             unfinished = await self._drain(cluster.url, load)
+            if unfinished:
+                crew.tell_where_they_stand()
             drained_in_s = time.monotonic() - drains_s
             await crew.stop()
             self._phase = "checking"

@@ -1,9 +1,13 @@
-"""One worker of the PostgreSQL lab: `python -m lab.postgres.worker URL LEDGER SLOT`. It ends when its input does."""
+"""One worker of the PostgreSQL lab: `python -m lab.postgres.worker URL LEDGER SLOT`. It ends when its input does.
+
+SIGUSR1 makes it tell where its tasks stand.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -48,10 +52,20 @@ class Reporting:
         )  # fmt: skip
 
 
+def tell_where_it_stands() -> None:
+    """Write to standard error where each task of this program waits, on whichever loop."""
+    tasks = [task for task in gc.get_objects() if isinstance(task, asyncio.Task) and not task.done()]
+    print(f"{len(tasks)} tasks of worker {os.getpid()}:", file=sys.stderr)
+    for task in tasks:
+        task.print_stack(file=sys.stderr)
+    sys.stderr.flush()
+
+
 async def work(url: str, ledger: Ledger[AnyLine], slot: int) -> None:
     reporting = Reporting(ledger)
     host = Host(url, name=f"worker-{slot}", options=OPTIONS, sink=reporting, parking=PARKING_S, commands=False)
     define_work(host, ledger, lambda: reporting.incarnation)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, tell_where_it_stands)
     told_to_stop = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     while not told_to_stop.done():
         try:
