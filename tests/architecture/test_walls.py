@@ -49,6 +49,9 @@ HOUSE = (
     Room("testing", 5, ("perdure.testing.*",)),  # beside the surfaces: imports none of them, and nothing imports it
 )
 
+# Chambers of one room that don't import each other, nor does what the room has in common import one of them.
+CHAMBERS = (("perdure.stores.*", ("perdure.stores.sqlite.*", "perdure.stores.postgres.*")),)
+
 PURE = ("perdure.model.*", *HOUSE[1].modules)
 NOT_IN_PURE = ("asyncio", "apsw", "sqlite3", "threading", "time", "random", "os", "socket")
 
@@ -93,6 +96,7 @@ PLANTED_HOUSE = {
     "perdure.contract.registry": "",
     "perdure.stores.rows": "",
     "perdure.stores.sqlite.store": "",
+    "perdure.stores.postgres.store": "",
     "perdure.runtime.worker": "",
     "perdure.engines.python.context": "",
     "perdure.host": "",
@@ -111,6 +115,21 @@ PLANTED_HOUSE = {
         ("perdure.model.record", "from perdure import Host", "may not import floor 4 (host)"),
         ("perdure.transitions.fold", "from perdure.stores import rows", "may not import floor 3 (stores)"),
         ("perdure.stores.rows", "from perdure.runtime.worker import Worker", "may not import floor 3 (runtime)"),
+        (
+            "perdure.stores.postgres.store",
+            "from perdure.stores.sqlite import store",
+            "chamber perdure.stores.postgres.* may not import perdure.stores.sqlite.*",
+        ),
+        (
+            "perdure.stores.sqlite.store",
+            "import perdure.stores.postgres.store",
+            "chamber perdure.stores.sqlite.* may not import perdure.stores.postgres.*",
+        ),
+        (
+            "perdure.stores.rows",
+            "from .sqlite.store import x",
+            "what perdure.stores.* has in common may not import perdure.stores.sqlite.*",
+        ),
         ("perdure.engines.python.context", "import perdure.stores.rows as r", "may not import floor 3 (stores)"),
         ("perdure.runtime.worker", "from perdure.host import Host", "may not import floor 4 (host)"),
         ("perdure.cli.main", "from perdure.web import app", "floor 5 (cli) may not import floor 5 (web)"),
@@ -185,6 +204,11 @@ def broken_walls(sources: Mapping[str, str]) -> list[str]:
 def wall_between(module: str, target: str) -> str | None:
     if lives_in(module, PURE) and target.split(".")[0] in NOT_IN_PURE:
         return f"{module} stays pure: no {', '.join(NOT_IN_PURE)}"
+    for room, chambers in CHAMBERS:
+        own, other = (next((c for c in chambers if lives_in(name, [c])), None) for name in (module, target))
+        if other is not None and own != other and lives_in(module, [room]):
+            who = f"what {room} has in common" if own is None else f"chamber {own}"
+            return f"{who} may not import {other}"
     here, there = room_of(module), room_of(target)
     if here is None or there is None or here == there or there.floor < here.floor:
         return None
