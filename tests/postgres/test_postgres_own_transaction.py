@@ -3,63 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import psycopg
 import pytest
 
-from perdure import Host, ProcessContext, Signal, WorkerOptions
-from perdure.engines.python.definitions import Process
+from perdure import Host, ProcessContext
 from perdure.errors import RegistrationConflict, UnknownProcess
-from tests.postgres.own_drivers import DRIVERS, Own
+from tests.postgres.own_drivers import DRIVERS
 from tests.postgres.server import server_url
-from tests.postgres.worlds import World, run, world
+from tests.postgres.shops import approve, own, shop
+from tests.postgres.worlds import run, world
 
-approve = Signal("approve", str)
 each_driver = pytest.mark.parametrize("driver", DRIVERS)
-
-
-class Shop:
-    """A host on the world's schema with two processes, and a table of the user's own."""
-
-    def __init__(self, w: World, host: Host, double: Process[int, int], await_approval: Process[None, str]) -> None:
-        self.w, self.host, self.double, self.await_approval = w, host, double, await_approval
-        self.orders = f'"{w.schema}".orders'
-
-    async def count(self, table: str = "orders") -> int:
-        found: int = await self.w.fetchval(f"SELECT count(*) FROM {{s}}.{table}")
-        return found
-
-    async def result(self, id: str) -> Any:
-        return await self.host.get_handle(id).result()
-
-
-@asynccontextmanager
-async def shop(folder: Path, *, work: bool = True) -> AsyncIterator[Shop]:
-    async with world(folder) as w:
-        await w.sql.execute(f'CREATE TABLE "{w.schema}".orders (number text PRIMARY KEY)')
-        host = Host(f"{server_url()}?schema={w.schema}", work=work, options=WorkerOptions(drain_grace_ms=0))
-
-        @host.process(recovery="rerunnable")
-        async def double(ctx: ProcessContext, number: int) -> int:
-            return 2 * number
-
-        @host.process(recovery="rerunnable", signals=[approve])
-        async def await_approval(ctx: ProcessContext) -> str:
-            return await ctx.wait(approve)
-
-        async with host:
-            yield Shop(w, host, double, await_approval)
-
-
-@asynccontextmanager
-async def own(driver: str = "asyncpg") -> AsyncIterator[Own]:
-    async with DRIVERS[driver](server_url()) as opened:
-        yield opened
 
 
 # --- each driver -----------------------------------------------------------------------------------------------
