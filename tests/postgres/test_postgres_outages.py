@@ -237,20 +237,22 @@ def test_without_a_server_callers_are_told_within_the_bound_and_work_goes_on_whe
 
 def test_a_host_goes_on_when_its_server_was_away(cluster: Cluster, tmp_path: Path) -> None:
     host = Host(f"{cluster.url}?schema={schema_of(tmp_path / 'host')}")
-    entered = asyncio.Event()
+    entered, go_on, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @host.process(recovery="rerunnable")
-    async def slow(ctx: object, seconds: float) -> str:
+    async def slow(ctx: object) -> str:
         entered.set()
-        await asyncio.sleep(seconds)
+        await go_on.wait()
+        ended.set()
         return "done"
 
     async def test() -> None:
         async with host:
-            running = await host.start(slow, 1.5)
+            running = await host.start(slow)
             await entered.wait()
             cluster.stop(signal.SIGQUIT)
-            await asyncio.sleep(0.5)
+            go_on.set()
+            await ended.wait()  # its end has to be written, and there is no server
             cluster.start()
             assert await running.result() == "done"
             assert (await running.record()).attempt == 1
@@ -262,26 +264,27 @@ def test_connections_that_are_ended_one_by_one_lose_nothing(tmp_path: Path) -> N
     async def test() -> None:
         async with world(tmp_path) as w:
             killer = await asyncpg.connect(server_url())
-            stop = asyncio.Event()
+            ended = 0
 
             async def end_connections() -> None:
-                while not stop.is_set():
-                    await killer.execute(
-                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                nonlocal ended
+                while ended < 10:
+                    ended += await killer.fetchval(
+                        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
                         "WHERE application_name = 'perdure' AND strpos(query, $1) > 0 AND random() < 0.3", w.schema,
                     )  # fmt: skip
                     await asyncio.sleep(0.01)
 
             ending = asyncio.ensure_future(end_connections())
-            answers: list[Any] = await asyncio.gather(
-                *(w.register(f"p{n}") for n in range(500)), return_exceptions=True
-            )
-            stop.set()
+            answers: list[Any] = []
+            while not ending.done():
+                ids = [f"p{len(answers) + n}" for n in range(100)]
+                answers += await asyncio.gather(*map(w.register, ids), return_exceptions=True)
             await ending
             await killer.close()
-            surely = [n for n, answer in enumerate(answers) if isinstance(answer, Receipt)]
             assert all(isinstance(answer, Receipt | OutcomeUnknown | StoreUnavailable) for answer in answers)
-            found = await w.registry.get_many([f"p{n}" for n in range(500)])
-            assert all(f"p{n}" in found for n in surely)
+            surely = [f"p{n}" for n, answer in enumerate(answers) if isinstance(answer, Receipt)]
+            assert surely
+            assert (await w.registry.get_many(surely)).keys() == set(surely)
 
     run(test())

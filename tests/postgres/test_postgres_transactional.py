@@ -102,8 +102,8 @@ def test_a_refused_command_takes_back_what_was_written(tmp_path: Path) -> None:
         async with world(tmp_path) as w:
             await with_table(w)
             await w.register("p")
-            (one,) = (await w.claim("a", ttl_ms=1)).claimed
-            await asyncio.sleep(0.01)
+            (one,) = (await w.claim("a")).claimed
+            await w.lapse("p")
             stale = AppendEvent(
                 process_id="p", type="note", payload=append("p").payload, execution=LeaseRight(one.lease.key)
             )
