@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Collection
+from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,7 +18,9 @@ from perdure.model.record import ProcessRecord
 from perdure.runtime.awaiter import Awaiter
 from perdure.runtime.hub import ChangeHub
 from perdure.runtime.spawner import TaskOnlySpawner
+from perdure.stores.group_commit import Entry
 from perdure.stores.memory import MemoryRegistry
+from perdure.stores.postgres.waiting_line import Waiting, WaitingLine
 from perdure.transitions.commands import RequestCancel
 from tests.postgres.worlds import LONGEST_WAIT_S, register, run
 
@@ -78,3 +82,48 @@ def test_a_wait_that_begins_while_others_are_told_of_an_outage_is_looked_after_t
             assert ended.outcome == Cancelled("enough")
 
     run(test())
+
+
+# --- the line of what waits for a commit ------------------------------------------------------------------------
+
+
+def entry(*ids: str) -> Entry:
+    return Entry([RequestCancel(process_id=id, reason="") for id in ids], Future())
+
+
+def ids_taken(line: WaitingLine) -> tuple[list[Waiting], list[frozenset[str]]]:
+    taken = line.take(1_000)
+    return taken, [one.ids for one in taken]
+
+
+def test_what_waits_behind_an_entry_of_two_processes_goes_with_it_when_it_may_go() -> None:
+    line = WaitingLine()
+    line.join(entry("parent"))
+    first, _ = ids_taken(line)
+    line.join(entry("parent", "child"))
+    line.join(entry("child"))
+    assert line.take(1_000) == []
+    line.done(first)
+    assert ids_taken(line)[1] == [{"parent", "child"}, {"child"}]
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_everything_in_the_line_is_taken_in_the_order_of_each_process_and_never_beside_another(seed: int) -> None:
+    chance = random.Random(seed)
+    asked = [set(chance.sample("abcd", chance.randint(1, 3))) for _ in range(25)]
+    line, in_flight, left = WaitingLine(), list[list[Waiting]](), list(asked)
+    order: dict[str, list[int]] = {id: [] for id in "abcd"}
+    while left or in_flight or not line.is_empty:
+        assert left or in_flight or line._line, "something waits, and for nothing"
+        if left and chance.random() < 0.5:
+            line.join(entry(*left.pop(0)))
+        if taken := line.take(chance.randint(1, 6)):
+            named = {id for one in taken for id in one.ids}
+            assert not named & {id for batch in in_flight for one in batch for id in one.ids}
+            in_flight.append(taken)
+            for one in taken:
+                for id in one.ids:
+                    order[id].append(one.number)
+        if in_flight and chance.random() < 0.7:
+            line.done(in_flight.pop(chance.randrange(len(in_flight))))
+    assert order == {id: [n for n, ids in enumerate(asked, 1) if id in ids] for id in "abcd"}

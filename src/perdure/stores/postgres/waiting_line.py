@@ -58,16 +58,19 @@ class WaitingLine:
     def done(self, entries: Iterable[Waiting]) -> None:
         """They are answered: whoever waits behind them may go."""
         for one in entries:
-            self._leave(self._in_flight, one)
+            for id in one.ids:
+                _take_off(self._in_flight, id)
+                if id not in self._in_flight:
+                    self._let_go(id)
 
-    def _leave(self, place: Counter[str], one: Waiting) -> None:
-        for id in one.ids:
-            place[id] -= 1
-            if not place[id]:
-                del place[id]
-                for waiting in self._behind.pop(id, ()):
-                    heapq.heappush(self._line, waiting)
-                    self._leave(self._aside, waiting)
+    def _let_go(self, id: str) -> None:
+        """Back into the line with those who wait behind this process, and with those who wait behind them: also they
+        stand aside, so what they wait for may be each other. Whoever must still wait is set aside again."""
+        for waiting in self._behind.pop(id, ()):
+            heapq.heappush(self._line, waiting)
+            for named in waiting.ids:
+                _take_off(self._aside, named)
+                self._let_go(named)
 
     @property
     def is_empty(self) -> bool:
@@ -80,3 +83,9 @@ class WaitingLine:
         self._line, self._behind = [], {}
         self._aside.clear()
         return left
+
+
+def _take_off(place: Counter[str], id: str) -> None:
+    place[id] -= 1
+    if not place[id]:
+        del place[id]
