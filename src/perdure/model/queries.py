@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
+from perdure.errors import InvalidOption
 from perdure.model.events import Event
 from perdure.model.record import ProcessRecord, Status
+
+LARGEST_PAGE = 1_000
+LARGEST_EVENT_PAGE = 10_000
 
 
 class Filter(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -23,6 +27,12 @@ class Page(msgspec.Struct, frozen=True, gc=False):
 
     limit: int = 100
     after_id: str | None = None
+
+
+def check_limit(limit: int, largest: int = LARGEST_PAGE) -> None:
+    """Raises InvalidOption unless it is 1 to `largest`: the same on every store."""
+    if not 1 <= limit <= largest:
+        raise InvalidOption("limit", limit, f"1 to {largest:,}")
 
 
 class EventPage(msgspec.Struct, frozen=True, gc=False):

@@ -11,11 +11,11 @@ from typing import Any
 
 from perdure.clock import Clock, Moment, SystemClock
 from perdure.contract.registry import CommitListener, TransactionWork
-from perdure.errors import InvalidOption, PerdureError, StoreClosed, UnknownProcess
+from perdure.errors import PerdureError, StoreClosed, UnknownProcess
 from perdure.model.events import Event
 from perdure.model.leases import DeathProof, Enrolment, Lease, Owner
 from perdure.model.progress import Progress
-from perdure.model.queries import EventPage, Filter, Page, RecordPage
+from perdure.model.queries import LARGEST_EVENT_PAGE, EventPage, Filter, Page, RecordPage, check_limit
 from perdure.model.record import ProcessRecord
 from perdure.model.registration import Definition
 from perdure.stores.group_commit import Entry, commit_entries, single
@@ -113,8 +113,7 @@ class MemoryRegistry(NotJoined):
         return self.rows.leases.get(process_id)
 
     async def list(self, filter: Filter = Filter(), page: Page = Page()) -> RecordPage:  # noqa: B008 - frozen values
-        if not 1 <= page.limit <= 1_000:
-            raise InvalidOption("limit", page.limit, "1 to 1000")
+        check_limit(page.limit)
         start = bisect.bisect_right(self.rows.order, page.after_id or "")
         found = []
         for id in self.rows.order[start:]:
@@ -128,20 +127,18 @@ class MemoryRegistry(NotJoined):
         return sum(_matches(record, filter) for record in self.rows.records.values())
 
     async def events_after(self, process_id: str, sequence: int, limit: int = 1_000) -> EventPage:
-        if not 1 <= limit <= 10_000:
-            raise InvalidOption("limit", limit, "1 to 10,000")
+        check_limit(limit, LARGEST_EVENT_PAGE)
         self._check_known(process_id)
         later = self.rows.logs[process_id][max(sequence, 0) :]
         return EventPage(tuple(later[:limit]), len(later) > limit)
 
     async def recent_events(self, process_id: str, limit: int = 100) -> EventPage:
-        if not 1 <= limit <= 10_000:
-            raise InvalidOption("limit", limit, "1 to 10,000")
+        check_limit(limit, LARGEST_EVENT_PAGE)
         self._check_known(process_id)
         return EventPage(tuple(self.rows.logs[process_id][-limit:]), False)
 
     async def find_event(self, process_id: str, event_type: str, after_sequence: int) -> Event | None:
-        page = await self.events_after(process_id, after_sequence, 10_000)
+        page = await self.events_after(process_id, after_sequence, LARGEST_EVENT_PAGE)
         return next((event for event in page.events if event.type == event_type), None)
 
     async def progress_of(self, process_ids: Collection[str]) -> dict[str, Progress]:

@@ -8,10 +8,9 @@ from perdure.cli.access import looking
 from perdure.cli.described import note, record_data, since, status_text
 from perdure.cli.surface import Surface, common, run_async
 from perdure.cli.text import counted, moment
-from perdure.model.queries import Filter, Page
+from perdure.model.queries import LARGEST_PAGE, Filter, Page
 from perdure.model.record import LIVE, STATUSES, ProcessRecord, Status
 
-LARGEST_PAGE = 1_000
 LIVING: tuple[Status, ...] = tuple(s for s in STATUSES if s in LIVE or s == "caller_departed")
 
 

@@ -9,11 +9,11 @@ import msgspec
 
 from perdure.clock import Moment
 from perdure.codec import decode_progress
-from perdure.errors import InvalidOption, PerdureError, UnknownProcess
+from perdure.errors import PerdureError, UnknownProcess
 from perdure.model.events import Event
 from perdure.model.leases import Lease
 from perdure.model.progress import Progress
-from perdure.model.queries import EventPage, Filter, Page, RecordPage
+from perdure.model.queries import LARGEST_EVENT_PAGE, EventPage, Filter, Page, RecordPage, check_limit
 from perdure.model.record import ProcessRecord
 from perdure.stores.event_rows import event_from_row
 from perdure.stores.postgres.engine import Engine
@@ -21,8 +21,6 @@ from perdure.stores.postgres.reader import decoded
 from perdure.stores.postgres.wanted import can_exist
 
 T = TypeVar("T")
-
-LARGEST_PAGE = 1_000
 
 
 class PostgresReads:
@@ -56,8 +54,7 @@ class PostgresReads:
         return None if text is None else msgspec.json.decode(text, type=Lease)
 
     async def list(self, filter: Filter = Filter(), page: Page = Page()) -> RecordPage:  # noqa: B008 - frozen values
-        if not 1 <= page.limit <= LARGEST_PAGE:
-            raise InvalidOption("limit", page.limit, f"1 to {LARGEST_PAGE}")
+        check_limit(page.limit)
         rows = await self._rows("list", **_conditions(filter), after=page.after_id or "", limit=page.limit + 1)
         records = []
         for id, body, state in rows[: page.limit]:
@@ -71,14 +68,12 @@ class PostgresReads:
         return int(await self._value("count", **_conditions(filter)))
 
     async def events_after(self, process_id: str, sequence: int, limit: int = 1_000) -> EventPage:
-        if not 1 <= limit <= 10_000:
-            raise InvalidOption("limit", limit, "1 to 10,000")
+        check_limit(limit, LARGEST_EVENT_PAGE)
         events = await self._events("events_after", process_id, after=max(0, sequence), limit=limit + 1)
         return EventPage(tuple(events[:limit]), len(events) > limit)
 
     async def recent_events(self, process_id: str, limit: int = 100) -> EventPage:
-        if not 1 <= limit <= 10_000:
-            raise InvalidOption("limit", limit, "1 to 10,000")
+        check_limit(limit, LARGEST_EVENT_PAGE)
         return EventPage(tuple(await self._events("recent_events", process_id, limit=limit)), False)
 
     async def find_event(self, process_id: str, event_type: str, after_sequence: int) -> Event | None:

@@ -16,11 +16,11 @@ from perdure.clock import Clock, Moment, SystemClock
 from perdure.codec import decode_progress, decode_registration, decode_state
 from perdure.contract.moments import Moments, NoMoments
 from perdure.contract.registry import CommitListener, TransactionWork
-from perdure.errors import InvalidOption, PerdureError, UnknownProcess
+from perdure.errors import PerdureError, UnknownProcess
 from perdure.model.events import Event
 from perdure.model.leases import DeathProof, Enrolment, Lease, Owner
 from perdure.model.progress import Progress
-from perdure.model.queries import EventPage, Filter, Page, RecordPage
+from perdure.model.queries import LARGEST_EVENT_PAGE, EventPage, Filter, Page, RecordPage, check_limit
 from perdure.model.record import ProcessRecord
 from perdure.model.registration import Definition
 from perdure.stores.callers import Callers
@@ -48,7 +48,6 @@ from perdure.transitions.commands import Command, Renew, RenewReceipt
 T = TypeVar("T")
 
 MANY_CHANGES = 5_000
-LARGEST_PAGE = 1_000
 
 
 class SqliteRegistry(NotJoined):
@@ -198,8 +197,7 @@ class SqliteRegistry(NotJoined):
         )  # fmt: skip
 
     async def list(self, filter: Filter = Filter(), page: Page = Page()) -> RecordPage:  # noqa: B008 - frozen values
-        if not 1 <= page.limit <= LARGEST_PAGE:
-            raise InvalidOption("limit", page.limit, f"1 to {LARGEST_PAGE}")
+        check_limit(page.limit)
         bindings = {**_conditions(filter), "after": page.after_id or "", "limit": page.limit + 1}
 
         def read(connection: apsw.Connection) -> RecordPage:
@@ -217,14 +215,12 @@ class SqliteRegistry(NotJoined):
         return await self._scan(lambda c: int(self._get(c, "count", bindings)))
 
     async def events_after(self, process_id: str, sequence: int, limit: int = 1_000) -> EventPage:
-        if not 1 <= limit <= 10_000:
-            raise InvalidOption("limit", limit, "1 to 10,000")
+        check_limit(limit, LARGEST_EVENT_PAGE)
         rows = await self._events("events_after", process_id, after=sequence, limit=limit + 1)
         return EventPage(tuple(event_from_row(process_id, row) for row in rows[:limit]), len(rows) > limit)
 
     async def recent_events(self, process_id: str, limit: int = 100) -> EventPage:
-        if not 1 <= limit <= 10_000:
-            raise InvalidOption("limit", limit, "1 to 10,000")
+        check_limit(limit, LARGEST_EVENT_PAGE)
         rows = await self._events("recent_events", process_id, limit=limit)
         return EventPage(tuple(event_from_row(process_id, row) for row in reversed(rows)), False)
 

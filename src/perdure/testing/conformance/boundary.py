@@ -13,6 +13,7 @@ from perdure.engines.python.context import ProcessContext
 from perdure.errors import InvalidOption, InvalidPayload, InvalidProcessId, PerdureError, UnknownProcess
 from perdure.host import Host
 from perdure.model.outcomes import ErrorDetail, Failed
+from perdure.model.queries import Page
 from perdure.model.registration import Identity
 from perdure.testing.conformance.case import CaseFailed, case, expect, expect_equal, refusal
 from perdure.testing.conformance.kit import Kit, raw, registration
@@ -189,10 +190,27 @@ async def bad_ids_at_the_host(kit: Kit) -> None:
     expect_equal(await kit.registry.count(), 0, "the number of rows")
 
 
+@case("A.14f", "a page whose size is out of range is refused, and says the range")
+async def page_sizes(kit: Kit) -> None:
+    await kit.register("p")
+    for limit in (-1, 0, 1_001):
+        with refusal(InvalidOption, f"a page of {limit} records") as caught:
+            await kit.registry.list(page=Page(limit))
+        expect_equal(caught.error.allowed, "1 to 1,000", "the range")
+    for limit in (-1, 0, 10_001):
+        with refusal(InvalidOption, f"a page of {limit} events") as caught:
+            await kit.registry.events_after("p", 0, limit)
+        expect_equal(caught.error.allowed, "1 to 10,000", "the range")
+        with refusal(InvalidOption, f"the last {limit} events"):
+            await kit.registry.recent_events("p", limit)
+    expect_equal((await kit.registry.list(page=Page(1_000))).records, (await kit.get("p"),), "the largest page")
+
+
 CASES = (
     unstorable_inputs,
     unstorable_failures,
     unstorable_names,
     reads_of_impossible_ids,
     bad_ids_at_the_host,
+    page_sizes,
 )
