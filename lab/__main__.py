@@ -1,4 +1,4 @@
-"""`python -m lab kills | durable | fairness | latency | power | postgres`: proof and figures in JSON.
+"""`python -m lab kills | durable | fairness | latency | power | postgres | holder`: proof and figures in JSON.
 
 The exit code is 1 if a promise was broken.
 """
@@ -15,6 +15,7 @@ import msgspec
 
 from lab.durable.run import FULL, run_after_every_write, run_at_each_commit_fresh, run_at_growing_commits
 from lab.fairness import run_fairness
+from lab.holder import run_holder
 from lab.kills.run import LEAST_HITS, KillLab
 from lab.latency import run_latency
 from lab.postgres.run import PostgresLab
@@ -52,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     postgres.add_argument("--seed", type=int, default=1)
     postgres.add_argument("--rate", type=float, default=10.0, help="processes started per second")
     postgres.set_defaults(run=_postgres)
+    holder = labs.add_parser("holder", help="a caller holds a transaction with a start and a signal, under load")
+    holder.add_argument("--seconds", type=float, default=60.0, help="without the holder, and again with it")
+    holder.set_defaults(run=_holder)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="perdure-lab-") as folder:
         return int(options.run(options, Path(folder)))
@@ -115,6 +119,12 @@ def _keep(folder: Path, story: str) -> None:
     folder.mkdir()
     (kept / "story.txt").write_text(story)
     print(f"{story}\nPromises were broken; the files and this story are in {kept}", file=sys.stderr)
+
+
+def _holder(options: argparse.Namespace, folder: Path) -> int:
+    report = run_holder(options.seconds)
+    _print(report)
+    return 1 if report.breaches else 0
 
 
 def _say(line: str) -> None:
