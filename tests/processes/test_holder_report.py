@@ -10,7 +10,8 @@ QUIET = share_of([float(n) for n in range(1, 101)], seconds=10.0, steps=50, rene
 
 
 def test_a_share_counts_and_ranks_what_was_taken() -> None:
-    assert QUIET == Share(100, 10.0, 51.0, 100.0, 100.0, 50, 3)
+    share = QUIET
+    assert share == Share(100, 10.0, 51.0, 100.0, 100.0, 50, 3)
 
 
 def test_an_equal_share_with_the_holder_is_no_breach() -> None:
