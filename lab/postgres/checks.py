@@ -78,7 +78,7 @@ def _starts(history: History) -> Iterator[Breach]:
                 if child is None:
                     yield Breach(f"has completed, and its child {number} has no row", id)
                 elif _work(child.registration.input) != child_work(work, number):
-                    yield Breach(f"its child {child.id} has the input {child.registration.input!r}", id)
+                    yield Breach(f"its child {child.id} has the input {_work(child.registration.input)}", id)
 
 
 def _work(input: msgspec.Raw) -> Work:
@@ -126,7 +126,7 @@ def _outcome(story: Story, history: History) -> Iterator[str]:
         case Completed(value):
             right = expected(story.kind, story.work, history.signalled.get(story.record.id, 0))
             if msgspec.json.decode(value) != right:
-                yield f"has completed with {value!r}, not with {right}"
+                yield f"has completed with {bytes(value).decode()}, not with {right}"
             if not any(isinstance(line, RunEnded) and line.how == "returned" for line in story.lines):
                 yield "has completed, and its code has not returned"
         case Abandoned(evidence) if story.kind in OWNER_BOUND:
