@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -172,6 +173,7 @@ class PostgresLab:
         facts = (decode_fact(event) for log in history.stored.logs.values() for event in log)
         starts = [fact for fact in facts if isinstance(fact, ProcessStarted)]
         steps = history.of(StepBegan)
+        troubles = [f"{fault.kind}: {_in_general(fault.message)}" for fault in history.of(FaultReported)]
         return PostgresReport(
             seed=self.seed,
             seconds=seconds,
@@ -186,7 +188,7 @@ class PostgresLab:
             steps=len(steps),
             steps_begun_again=len(steps) - len({(step.process_id, step.step) for step in steps}),
             takeovers=dict(Counter(start.takeover.cause for start in starts if start.takeover is not None)),
-            troubles=dict(Counter(f"{fault.kind}: {fault.message}" for fault in history.of(FaultReported))),
+            troubles=dict(Counter(troubles)),
             never_entered=sum(r.is_terminal and id not in history.by_process for id, r in records.items()),
             breaches=tuple(map(str, self.found)),
         )
@@ -196,6 +198,11 @@ class PostgresLab:
         log = self.history.stored.logs.get(process_id, ())
         told = [f"event {e.sequence} at {e.at_ms} {e.type} {bytes(e.payload).decode()}" for e in log]
         return [*told, *(msgspec.json.encode(line).decode() for line in self.history.about(process_id))]
+
+
+def _in_general(message: str) -> str:
+    """Without the names and numbers of one case."""
+    return re.sub(r"'[^']*'|\d+", "…", message)
 
 
 async def _live(host: Host) -> list[ProcessRecord]:
