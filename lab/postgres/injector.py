@@ -73,6 +73,7 @@ class Injector:
                 assert_never(fault.kind)
         await asyncio.sleep(lasts_s)
         way.heal(cut=fault.cut_after and fault.kind != "delay")
+        way.accept()
         return None
 
     async def _terminate(self, share: float) -> None:

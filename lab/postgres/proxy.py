@@ -30,12 +30,10 @@ class Proxy:
     async def close(self) -> None:
         assert self._listener is not None
         self._listener.close()
-        links = list(self._links)
-        self.cut()
-        for link in links:
-            link.cancel()
-        if links:
-            await asyncio.wait(links)
+        self._refusing = True
+        while self._links:
+            self.heal(cut=True)  # what is held back lets go
+            await asyncio.wait(set(self._links))
         await self._listener.wait_closed()
 
     # --- faults -----------------------------------------------------------------------------------------------
@@ -61,12 +59,16 @@ class Proxy:
         self._delay_s = milliseconds / 1000
 
     def heal(self, *, cut: bool) -> None:
-        """End every fault. What was held back is delivered late or, with `cut`, lost with its connections."""
+        """End silence and delay. What was held back is delivered late or, with `cut`, lost with its connections."""
         if cut:
             self.cut()
-        self._refusing, self._delay_s = False, 0.0
+        self._delay_s = 0.0
         for flowing in self._flowing.values():
             flowing.set()
+
+    def accept(self) -> None:
+        """Take connections again."""
+        self._refusing = False
 
     # --- one connection ---------------------------------------------------------------------------------------
 
