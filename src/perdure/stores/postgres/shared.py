@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 from perdure.clock import Clock, Moment, SystemClock
@@ -11,13 +10,13 @@ from perdure.model.registration import Registration
 from perdure.stores.postgres.connections import Connection
 from perdure.stores.postgres.statements import Statements
 from perdure.stores.postgres.url import Target, quoted
+from perdure.stores.registration_cache import REGISTRATION_CACHE_BYTES, RegistrationCache
 
 DATABASE_BOOT = "database"
 """The boot id of leases that the server's clock decides: it is one clock for all hosts, and its boots don't matter."""
 
 ROWS_IN_BLOCK = 1_024
 MOST_OWN_CHANGES = 200_000
-REGISTRATION_CACHE_BYTES = 32 * 1024 * 1024
 
 
 def database_moment(now_ms: int) -> Moment:
@@ -55,33 +54,18 @@ Known = dict[str, tuple[int | None, Registration | None]]
 
 
 class KnownRegistrations:
-    """Registrations by process id, with the row they belong to; the least recently used leave first."""
+    """Registrations by process id, with the row they belong to."""
 
     def __init__(self, max_bytes: int = REGISTRATION_CACHE_BYTES) -> None:
-        self._max_bytes, self._bytes = max_bytes, 0
-        self._known: OrderedDict[str, tuple[int, Registration, int]] = OrderedDict()
+        self._cache: RegistrationCache[str, tuple[int, Registration]] = RegistrationCache(max_bytes)
 
     def known(self, process_ids: Sequence[str]) -> Known:
         """For each id its row and registration, or nothing: an id may be used again once its process is gone, so a
         registration is good for that row alone."""
-        found: Known = {}
-        for id in process_ids:
-            known = self._known.get(id)
-            if known is not None:
-                self._known.move_to_end(id)
-            found[id] = (None, None) if known is None else known[:2]
-        return found
+        return {id: self._cache.get(id) or (None, None) for id in process_ids}
 
     def put(self, row: int, registration: Registration) -> None:
-        size = 1_000 + len(bytes(registration.input))
-        if size > self._max_bytes // 8:
-            return
-        before = self._known.pop(registration.id, None)
-        self._known[registration.id] = (row, registration, size)
-        self._bytes += size - (before[2] if before is not None else 0)
-        while self._bytes > self._max_bytes:
-            _, (_, _, dropped) = self._known.popitem(last=False)
-            self._bytes -= dropped
+        self._cache.put(registration.id, (row, registration), registration)
 
 
 class NewRows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -29,6 +28,7 @@ from perdure.model.leases import Lease
 from perdure.model.progress import Progress
 from perdure.model.record import ProcessRecord, ProcessState
 from perdure.model.registration import HIGHEST_PRIORITY, LOWEST_PRIORITY, Registration
+from perdure.stores.registration_cache import RegistrationCache
 from perdure.stores.rows import Candidate, EventName, LentFailure, RowWrite, StoredRow
 from perdure.stores.sqlite.guest import Guest
 from perdure.stores.sqlite.queries import BulkStatement, chunks, load_queries
@@ -39,7 +39,6 @@ BEGIN, COMMIT, ROLLBACK = "BEGIN IMMEDIATE -- ours", "COMMIT -- ours", "ROLLBACK
 """Texts that no guest's statement has: what stands prepared is not asked about again."""
 
 MOST_HELD = 4_096
-REGISTRATION_CACHE_BYTES = 32 * 1024 * 1024
 
 _encode = msgspec.json.Encoder().encode
 _decode_loaded = msgspec.json.Decoder(list[tuple[int, str, ProcessState, Lease | None]]).decode
@@ -58,28 +57,6 @@ def seeks_of(lanes: Sequence[str]) -> str:
     return as_text([(lane, priority) for lane in lanes for priority in range(HIGHEST_PRIORITY, LOWEST_PRIORITY + 1)])
 
 
-class RegistrationCache:
-    """Registrations by a row's integer name, the least recently used leaving first. They never change."""
-
-    def __init__(self, max_bytes: int = REGISTRATION_CACHE_BYTES) -> None:
-        self._max_bytes, self._bytes = max_bytes, 0
-        self._known: OrderedDict[int, tuple[Registration, int]] = OrderedDict()
-
-    def get(self, key: int) -> Registration | None:
-        found = self._known.get(key)
-        return None if found is None else found[0]
-
-    def put(self, key: int, registration: Registration) -> None:
-        size = 1_000 + len(bytes(registration.input))
-        if key in self._known or size > self._max_bytes // 8:
-            return
-        self._known[key] = (registration, size)
-        self._bytes += size
-        while self._bytes > self._max_bytes:
-            _, (_, dropped) = self._known.popitem(last=False)
-            self._bytes -= dropped
-
-
 class SqliteRows:
     """One writer connection. Used from the writer thread only; its coroutines never wait."""
 
@@ -92,7 +69,7 @@ class SqliteRows:
         self._moments = moments
         self._guest = Guest(connection, store)
         self._boot_id: str | None = None
-        self._registrations = RegistrationCache()
+        self._registrations: RegistrationCache[int, Registration] = RegistrationCache()
         self._pending_registrations: dict[int, Registration] = {}
         self.position = 0
         """The change position after the last commit of this connection."""
@@ -122,7 +99,7 @@ class SqliteRows:
             raise LentFailure(error) from error
         self._moments.reached("commit.after")
         for key, registration in self._pending_registrations.items():
-            self._registrations.put(key, registration)
+            self._registrations.put(key, registration, registration)
         self._pending_registrations.clear()
         if self._position:
             self.position = self._position
@@ -200,7 +177,7 @@ class SqliteRows:
             for key, registration in decoded:
                 known[key] = registration
                 if isinstance(registration, Registration):
-                    self._registrations.put(key, registration)
+                    self._registrations.put(key, registration, registration)
         return known
 
     async def find_events(self, names: Sequence[EventName]) -> Sequence[Event]:
