@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from contextlib import ExitStack
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from perdure.clock import SystemClock
-from perdure.errors import StoreUnavailable
+from perdure.engines.python.context import ProcessContext
+from perdure.engines.python.definitions import Retry
+from perdure.errors import PerdureError, StoreUnavailable
+from perdure.host import Host
 from perdure.model.outcomes import Cancelled
+from perdure.model.queries import EventPage
 from perdure.model.record import ProcessRecord
 from perdure.runtime.awaiter import Awaiter
 from perdure.runtime.hub import ChangeHub
+from perdure.runtime.options import WorkerOptions
 from perdure.runtime.spawner import TaskOnlySpawner
 from perdure.stores.group_commit import Entry
 from perdure.stores.memory import MemoryRegistry
 from perdure.stores.postgres.waiting_line import Waiting, WaitingLine
-from perdure.transitions.commands import RequestCancel
+from perdure.transitions.commands import Renew, RenewReceipt, RequestCancel
 from tests.postgres.worlds import LONGEST_WAIT_S, register, run
 
 
@@ -127,3 +134,78 @@ def test_everything_in_the_line_is_taken_in_the_order_of_each_process_and_never_
         if in_flight and chance.random() < 0.7:
             line.done(in_flight.pop(chance.randrange(len(in_flight))))
     assert order == {id: [n for n, ids in enumerate(asked, 1) if id in ids] for id in "abcd"}
+
+
+# --- nothing is entered past the lease's local deadline ---------------------------------------------------------
+
+TTL_MS = 600
+SLOW_S = 0.7
+OPTIONS = WorkerOptions(lease_ttl_ms=TTL_MS, renew_every_ms=200, infrastructure_backoff_ms=10)
+
+
+class NeverRenewing(MemoryRegistry):
+    """Whoever holds a lease here has it for one length of it. The first reading of a log takes longer, if `slow`."""
+
+    def __init__(self, *, slow: bool) -> None:
+        super().__init__(SystemClock())
+        self.slow = slow
+
+    def renew_from_thread(self, command: Renew) -> Future[RenewReceipt]:
+        failed: Future[RenewReceipt] = Future()
+        failed.set_exception(away())
+        return failed
+
+    async def events_after(self, process_id: str, sequence: int, limit: int = 1_000) -> EventPage:
+        if self.slow:
+            self.slow = False
+            time.sleep(SLOW_S)  # noqa: ASYNC251 - whatever else is ready in this loop comes after it
+        return await super().events_after(process_id, sequence, limit)
+
+
+def test_code_is_not_entered_when_reading_its_journal_has_outlasted_its_lease() -> None:
+    async def test() -> None:
+        left_ms: list[int] = []
+        host = Host("memory://", registry=NeverRenewing(slow=True), options=OPTIONS)
+
+        @host.process(recovery="rerunnable", retry=Retry(2, initial=timedelta(milliseconds=1)))
+        async def fails_once(ctx: ProcessContext) -> str:
+            left_ms.append(ctx.local_deadline_ms - SystemClock().now().boot_ms)
+            if ctx.attempt == 1:
+                raise RuntimeError("once")
+            return "done"
+
+        async with host:
+            assert await (await host.start(fails_once)).result() == "done"
+        assert len(left_ms) == 2, "the run whose journal came late has not entered it"
+        assert min(left_ms) > 0
+
+    run(test())
+
+
+@pytest.mark.parametrize("swallows", [False, True])
+def test_a_step_is_not_entered_past_its_lease(swallows: bool) -> None:
+    async def test() -> None:
+        left_ms: list[int] = []
+        host = Host("memory://", registry=NeverRenewing(slow=False), options=OPTIONS)
+
+        @host.process(recovery="rerunnable")
+        async def slow_once(ctx: ProcessContext) -> str:
+            async def step() -> str:
+                left_ms.append(ctx.local_deadline_ms - SystemClock().now().boot_ms)
+                return "done"
+
+            if ctx.attempt == 1:
+                time.sleep(SLOW_S)  # noqa: ASYNC251 - nobody can tell it meanwhile that its lease is over
+            try:
+                return await ctx.step(step)
+            except PerdureError:
+                if swallows:
+                    return "wrong"
+                raise
+
+        async with host:
+            assert await (await host.start(slow_once)).result() == "done"
+        assert len(left_ms) == 1
+        assert left_ms[0] > 0
+
+    run(test())

@@ -51,7 +51,10 @@ class PythonEngine:
         task = asyncio.current_task()
         assert task is not None
         enter_branch(None)  # whoever started this may be code of another process
-        execution = Execution(run, self._support, None if fresh else await self._journal(run), task, code.is_async)
+        journal = None if fresh else await self._journal(run)
+        if uncovered := self._support.uncovered(run):  # reading may have taken long
+            raise uncovered
+        execution = Execution(run, self._support, journal, task, code.is_async)
         run.on_let_go(execution.fall_silent)
         try:
             return await self._run_code(execution, code, arguments, run)

@@ -183,6 +183,9 @@ class Recorder:
         if not self._run.may_write:
             fence = self._run.lease.fence
             raise LeaseSuperseded(self.process_id, fence, fence, None)
+        if uncovered := self._support.uncovered(self._run):
+            self.note(uncovered)
+            raise uncovered
         if self._run.cancel_reason is not None and not self._run.asked_to_end:
             raise asyncio.CancelledError(self._run.cancel_reason)
 

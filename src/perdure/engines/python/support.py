@@ -9,7 +9,9 @@ from typing import Any, Protocol
 
 from perdure.clock import Clock
 from perdure.contract.live import LiveRun
+from perdure.contract.ports import Run
 from perdure.contract.registry import Registry
+from perdure.errors import InfrastructureFailure
 from perdure.ids import Ids
 from perdure.model.leases import LeaseKey
 from perdure.model.progress import Progress
@@ -42,3 +44,15 @@ class Support:
     note_progress: Callable[[LeaseKey, Progress], None]
     commit: Commit
     parking_s: float = PARKING_S
+
+    def uncovered(self, run: Run) -> InfrastructureFailure | None:
+        """None while the run's local deadline is ahead. Whoever keeps the lease says that it has passed, but a moment
+        later: nothing is entered in between."""
+        now_ms = self.clock.now().boot_ms
+        if now_ms < run.local_deadline_ms:
+            return None
+        late_ms = now_ms - run.local_deadline_ms
+        return InfrastructureFailure(
+            f"process {run.record.id!r} goes no further here: the local deadline of its lease {run.lease.fence} passed "
+            f"{late_ms} ms ago, and no renewal was answered. Check the store, and what blocks the event loop."
+        )
