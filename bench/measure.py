@@ -20,13 +20,14 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured: repetitions, processes per repetition, where the files lie, and the interpreters of
-    peers, by their name."""
+    """How much is measured: repetitions, processes per repetition, where the files lie, and what runs the peers, by
+    their name: an interpreter that has it, or a whole command."""
 
     reps: int
     n: int
     folder: Path | None = None
     peers: Mapping[str, Path] = field(default_factory=dict)
+    commands: Mapping[str, str] = field(default_factory=dict)
 
     def part(self, divisor: int, least: int) -> int:
         """A share of `n` for what is slow one by one."""
@@ -60,6 +61,10 @@ def emit(name: str, samples: Sequence[float], unit: str, *, n: int, **more: Any)
         "unit": unit, "samples": [_short(sample) for sample in samples], "n": n,
         **{key: value for key, value in more.items() if value is not None},
     }  # fmt: skip
+    print_figure(line)
+
+
+def print_figure(line: Mapping[str, Any]) -> None:
     print(json.dumps(line), flush=True)
 
 

@@ -1,0 +1,1 @@
+"""Perdure on PostgreSQL, beside the same rows in plain asyncpg, and beside peers."""
