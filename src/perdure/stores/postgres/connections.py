@@ -50,10 +50,6 @@ class Connections:
             connection = await self._take()
             try:
                 yield connection
-            except BaseException:
-                if not _is_sound(connection):
-                    connection.terminate()
-                raise
             finally:
                 if self._closed or not _is_sound(connection):
                     connection.terminate()

@@ -41,8 +41,6 @@ class Hints:
         self._due = False
         self._probes = 0
         self._probed = asyncio.Event()
-        self.has_hints = False
-        """Whether hints reach this program; without them only the safety interval shows it what others did."""
 
     # --- to others --------------------------------------------------------------------------------------------
 
@@ -78,7 +76,6 @@ class Hints:
         while True:
             with suppress(Exception):  # whatever it was: without a listener there is the safety interval
                 await self._listen_once()
-            self.has_hints = False
             await self._loop.pause(BACKOFF_S)
 
     async def _listen_once(self) -> None:
@@ -88,10 +85,11 @@ class Hints:
         try:
             connection.add_termination_listener(lambda _: lost.set())
             await connection.add_listener(self._channel, self._received)
+            caught_up = False
             while not lost.is_set() and await self._is_heard(connection):
-                if not self.has_hints:
-                    self.has_hints = True
+                if not caught_up:
                     self._heard()  # what was missed until now
+                    caught_up = True
                 with suppress(TimeoutError):
                     async with asyncio.timeout(PROBE_EVERY_S):
                         await lost.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -15,8 +16,10 @@ from perdure.model.leases import Lease
 from perdure.model.progress import Progress
 from perdure.model.queries import LARGEST_EVENT_PAGE, EventPage, Filter, Page, RecordPage, check_limit
 from perdure.model.record import ProcessRecord
+from perdure.stores.callers import Callers
 from perdure.stores.event_rows import event_from_row
 from perdure.stores.postgres.engine import Engine
+from perdure.stores.postgres.own_loop import OwnLoop
 from perdure.stores.postgres.reader import decoded
 from perdure.stores.postgres.wanted import can_exist
 
@@ -24,13 +27,21 @@ T = TypeVar("T")
 
 
 class PostgresReads:
-    """The reads of a registry; what they need of it stands first."""
+    """The reads of a registry, on the store's own loop. `_engine` is there once that loop has opened it."""
 
     _engine: Engine
 
+    def __init__(self, own: OwnLoop, callers: Callers) -> None:
+        self._own, self._callers = own, callers
+
     async def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Have it done on the store's own loop."""
-        raise NotImplementedError
+        """Have it done on the store's own loop. Raises ForkedConnection or StoreClosed."""
+        try:
+            self._callers.check()
+        except BaseException:
+            work.close()
+            raise
+        return await asyncio.wrap_future(self._own.call(work))
 
     async def get(self, process_id: str) -> ProcessRecord:
         found = (await self._call(self._engine.reader.records((process_id,))))[process_id]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future as ThreadFuture
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -39,12 +39,12 @@ class PostgresRegistry(PostgresReads):
     """
 
     def __init__(self, target: Target, clock: Clock | None, moments: Moments, ids: Ids) -> None:
+        own = OwnLoop(target.name)
+        super().__init__(own, Callers(target.name, lambda asked: own.soon(self._engine.flushers.submit, asked)))
         self.name = target.name
         self.live_wire = LocalWire()
         self._shared = Shared(target, clock, moments)
-        self._callers = Callers(self.name, lambda entries: self._own.soon(self._engine.flushers.submit, entries))
         self._hint_listeners: list[Callable[[], None]] = []
-        self._own = OwnLoop(self.name)
         self._ids = ids
         self._lender = Lender(self._shared)
         self._ended: ThreadFuture[None] | None = None
@@ -74,8 +74,6 @@ class PostgresRegistry(PostgresReads):
             raise
         return registry
 
-    _engine: Engine
-
     async def _start(self) -> Engine:
         engine = Engine(self._own, self._shared, self._ids, self._deliver, self._hinted)
         try:
@@ -96,15 +94,6 @@ class PostgresRegistry(PostgresReads):
 
     def now(self) -> Moment:
         return self._shared.time.now()
-
-    async def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Have it done on the store's own loop."""
-        try:
-            self._callers.check()
-        except BaseException:
-            work.close()
-            raise
-        return await asyncio.wrap_future(self._own.call(work))
 
     # --- commands ---------------------------------------------------------------------------------------------
 

@@ -77,13 +77,6 @@ class WaitingLine:
         """Nothing waits and nothing is in flight."""
         return not (self._line or self._in_flight or self._behind)
 
-    def drain(self) -> list[Waiting]:
-        """Everything that still waits, in order; the line is empty then."""
-        left = sorted([*self._line, *(one for behind in self._behind.values() for one in behind)])
-        self._line, self._behind = [], {}
-        self._aside.clear()
-        return left
-
 
 def _take_off(place: Counter[str], id: str) -> None:
     place[id] -= 1
