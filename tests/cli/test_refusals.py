@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -194,3 +195,15 @@ def test_the_table_of_exit_codes_names_every_code(perdure: Perdure) -> None:
     shown = perdure("help", "exit-codes").stdout
     assert all(f"  {code} " in shown for code, _ in MEANINGS)
     assert len(json.loads(perdure("help", "exit-codes", "--json").stdout)["codes"]) == len(MEANINGS)
+
+
+@pytest.mark.parametrize("command", [["ls"], ["show", "a"], ["migrate"], ["start", "shop:host", "tick"]])
+def test_a_missing_driver_is_named_with_how_to_get_it(
+    command: list[str], perdure: Perdure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    result = perdure(*command, "--db", "postgresql://app:secret@db.example/work")
+    assert result.exit_code == ExitCode.STORE
+    assert "the driver for PostgreSQL is not installed" in result.stderr
+    assert "pip install 'perdure[postgres]'" in result.stderr
+    assert "secret" not in result.stderr

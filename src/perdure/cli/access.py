@@ -10,7 +10,7 @@ from perdure.errors import InvalidRequest, StoreUnavailable, UnknownProcess
 from perdure.host import Host
 from perdure.ids import check_process_id
 from perdure.model.queries import Filter, Page
-from perdure.stores.postgres.url import is_postgres, without_password
+from perdure.stores.postgres.url import check_driver, is_postgres, without_password
 
 SHORTEST_PREFIX = 4
 SHOWN_MATCHES = 5
@@ -56,6 +56,7 @@ async def check_schema_exists(url: str) -> None:
     """The same for a PostgreSQL database."""
     if not is_postgres(url):
         return
+    check_driver(url)
     from perdure.stores.postgres.administration import standing_version
 
     if await standing_version(url) == 0:

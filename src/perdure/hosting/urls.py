@@ -7,8 +7,8 @@ from typing import cast
 from perdure.clock import Clock, SystemClock
 from perdure.contract.moments import Moments
 from perdure.contract.registry import Registry
-from perdure.errors import InvalidOption, StoreUnavailable
-from perdure.stores.postgres.url import is_postgres, without_password
+from perdure.errors import InvalidOption
+from perdure.stores.postgres.url import check_driver, is_postgres, without_password
 
 URL_FORMS = (
     "sqlite:///relative.db, sqlite:////absolute.db, postgresql://user:password@host/database?schema=name, or memory://"
@@ -29,14 +29,9 @@ async def open_registry(url: str, clock: Clock, moments: Moments | None = None) 
 
         return cast("Registry", await SqliteRegistry.open(url.removeprefix("sqlite:///"), clock=clock, moments=moments))
     if is_postgres(url):
-        try:
-            from perdure.stores.postgres.store import PostgresRegistry
-        except ModuleNotFoundError as error:
-            if error.name != "asyncpg":
-                raise
-            raise StoreUnavailable(
-                without_password(url), "the driver for PostgreSQL is not installed", "pip install 'perdure[postgres]'"
-            ) from None
+        check_driver(url)
+        from perdure.stores.postgres.store import PostgresRegistry
+
         given = None if isinstance(clock, SystemClock) else clock
         return cast("Registry", await PostgresRegistry.open(url, clock=given, moments=moments))
     raise InvalidOption("url", without_password(url), URL_FORMS)

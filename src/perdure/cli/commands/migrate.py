@@ -7,7 +7,7 @@ import click
 from perdure.cli.exit_codes import ExitCode
 from perdure.cli.surface import Surface, common, run_async
 from perdure.errors import InvalidOption
-from perdure.stores.postgres.url import is_postgres, without_password
+from perdure.stores.postgres.url import check_driver, is_postgres, without_password
 
 
 @click.command(
@@ -33,6 +33,7 @@ def migrate(surface: Surface, as_sql: bool, version: int, workers: tuple[str, ..
         raise InvalidOption("--db", without_password(surface.url), "a postgresql:// URL")
     if not as_sql and (workers or readers or version):
         raise InvalidOption("--sql", False, "--from, --worker and --reader with --sql only")
+    check_driver(surface.url)
     from perdure.stores.postgres import administration
 
     if as_sql:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
-from perdure.errors import InvalidOption
+from perdure.errors import InvalidOption, StoreUnavailable
 
 DEFAULT_SCHEMA = "perdure"
 SCHEMES = ("postgresql://", "postgres://")
@@ -32,6 +33,14 @@ class Target:
 
 def is_postgres(url: str) -> bool:
     return url.startswith(SCHEMES)
+
+
+def check_driver(url: str) -> None:
+    """Before anything that needs it is imported: raise StoreUnavailable if the driver is not installed."""
+    if find_spec("asyncpg") is None:
+        raise StoreUnavailable(
+            without_password(url), "the driver for PostgreSQL is not installed", "pip install 'perdure[postgres]'"
+        )
 
 
 def without_password(url: str) -> str:
