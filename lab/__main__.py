@@ -54,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     postgres.add_argument("--rate", type=float, default=10.0, help="processes started per second")
     postgres.set_defaults(run=_postgres)
     holder = labs.add_parser("holder", help="a caller holds a transaction with a start and a signal, under load")
-    holder.add_argument("--seconds", type=float, default=60.0, help="without the holder, and again with it")
+    holder.add_argument(
+        "--seconds", type=float, default=60.0, help="of each part: with no transaction open, an idle one, the holder"
+    )
     holder.set_defaults(run=_holder)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="perdure-lab-") as folder:

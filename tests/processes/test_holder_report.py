@@ -21,7 +21,7 @@ def test_an_equal_share_with_the_holder_is_no_breach() -> None:
 def test_each_breach_is_named() -> None:
     slow = msgspec.structs.replace(QUIET, p99_ms=301.0)
     stuck = msgspec.structs.replace(QUIET, target_steps=0, target_renewals=0)
-    assert breaches_of(QUIET, slow) == ["p99 of others was 301.0 ms with the holder and 100.0 ms without"]
+    assert breaches_of(QUIET, slow) == ["p99 of others was 301.0 ms with the holder, 100.0 ms beside one that idles"]
     assert breaches_of(QUIET, stuck) == [
         "no step of the target was committed while the transaction was held",
         "the target's lease was not renewed while the transaction was held",
