@@ -155,21 +155,25 @@ class DurableProcessWorker:
             await self._enrol()
         await self._deliver()
         now = self._registry.now()
-        ended = await self._settle(now)
-        claims = Claims()
-        deferred: tuple[DeferredRow, ...] = ()
-        if self._state != "serving" or self.free_permits == 0:
-            self._more = self._state == "serving"
-            held = f"{self._runner.permits.held} of {self._runner.permits.limit} are held"
-            deferred = (DeferredRow(None, "no_permit", held),)
-        else:
-            claims = await self._claim()
-            deferred = tuple(
-                DeferredRow(id, "busy", "an earlier run of it is still cleaning up here") for id in claims.busy
-            )
+        settling = self._spawner.spawn(self._settle(now), "perdure-settle")  # what is to run need not wait for it
+        try:
+            claims, deferred = await self._claim_for_permits()
+        finally:
+            await asyncio.wait({settling})
+        ended = settling.result()
         # After the moment at which this drive began: what fell due since may have been too late for the claim.
         next_due_at_ms = await self._registry.next_due_at_ms(self.lanes(), now)
         return AdmissionReport("scanned", reason, claims.begun, deferred, ended + claims.ended, next_due_at_ms)
+
+    async def _claim_for_permits(self) -> tuple[Claims, tuple[DeferredRow, ...]]:
+        """Claim as many rows as there are free permits; what was not begun, and why."""
+        if self._state != "serving" or self.free_permits == 0:
+            self._more = self._state == "serving"
+            held = f"{self._runner.permits.held} of {self._runner.permits.limit} are held"
+            return Claims(), (DeferredRow(None, "no_permit", held),)
+        claims = await self._claim()
+        busy = "an earlier run of it is still cleaning up here"
+        return claims, tuple(DeferredRow(id, "busy", busy) for id in claims.busy)
 
     async def _deliver(self) -> None:
         """Batch by batch, within a bound: who posts without end must not keep what is due from being claimed."""

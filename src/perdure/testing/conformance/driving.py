@@ -52,12 +52,10 @@ async def coalesced(kit: Kit) -> None:
 
 @case("E.1c", "a coalesced drive's rescan happens though the scan that it joined fails")
 async def coalesced_with_a_failure(kit: Kit) -> None:
-    async with World(
-        kit, plan=script({("next_due_at_ms", 1): Delay(1.0), ("due_for_settling", 1): Delay(1.0)})
-    ) as world:
+    async with World(kit, plan=script({("due_for_settling", 1): Delay(1.0)})) as world:
         broken = world.spawn(world.driver.claim_and_run_pending("first"))
         await kit.until(holds(lambda: world.registry.calls["due_for_settling"] > 0), "the first drive has begun")
-        world.registry.plan = script({("ClaimNext", 1): FailBefore()})
+        world.registry.plan = script({("next_due_at_ms", 1): FailBefore()})
         await kit.register("p")
         second = await soon(world.driver.claim_and_run_pending("second"))
         expect_equal(second.intake, "coalesced", "the second drive's intake")
