@@ -50,22 +50,26 @@ class _Psycopg:
         self._connection = connection
 
     async def execute(self, sql: str, *values: Any) -> object:
-        await self.fetchrow(sql, *values)
-        return None
+        with self._cursor("Cursor") as cursor:
+            return cursor.execute(*_named(sql, values), prepare=False)
 
     async def fetchrow(self, sql: str, *values: Any) -> Any:
-        driver = sys.modules["psycopg"]  # the caller's cursors may be of a kind that takes other placeholders
-        with driver.Cursor(self._connection, row_factory=_rows_of) as cursor:
-            cursor.execute(*_named(sql, values), prepare=False)
-            return cursor.fetchone() if cursor.description else None
+        with self._cursor("Cursor") as cursor:
+            return cursor.execute(*_named(sql, values), prepare=False).fetchone()
+
+    def _cursor(self, kind: str) -> Any:
+        """One of the driver's plain ones: the caller's own may take other placeholders."""
+        return getattr(sys.modules["psycopg"], kind)(self._connection, row_factory=_rows_of)
 
 
 class _AsyncPsycopg(_Psycopg):
+    async def execute(self, sql: str, *values: Any) -> object:
+        async with self._cursor("AsyncCursor") as cursor:
+            return await cursor.execute(*_named(sql, values), prepare=False)
+
     async def fetchrow(self, sql: str, *values: Any) -> Any:
-        driver = sys.modules["psycopg"]
-        async with driver.AsyncCursor(self._connection, row_factory=_rows_of) as cursor:
-            await cursor.execute(*_named(sql, values), prepare=False)
-            return await cursor.fetchone() if cursor.description else None
+        async with self._cursor("AsyncCursor") as cursor:
+            return await (await cursor.execute(*_named(sql, values), prepare=False)).fetchone()
 
 
 class _Sqlalchemy:
