@@ -36,6 +36,10 @@ class Snapshot:
         return (set(range(before.end, self.end)) | before.open) - self.open
 
 
+NOTHING = Snapshot(2**62, frozenset())
+"""Since then nothing has ended."""
+
+
 class Changes:
     """One program's side of it. `begin` before the first look."""
 
@@ -43,10 +47,10 @@ class Changes:
         self._reader, self._shared = reader, shared
         self._posted: Sequence[str] = ()
         self._looked_at_ms: int | None = None
-        self._seen = Snapshot(0, frozenset())
+        self._seen = NOTHING
 
     async def begin(self) -> None:
-        self._seen = await self._snapshot()
+        await self._read(NOTHING)
 
     @property
     def nothing_posted(self) -> bool:
@@ -58,23 +62,22 @@ class Changes:
     async def look(self) -> Sequence[str] | None:
         """Ids of rows that others wrote since the last look, or that have something to be delivered to them; None: any
         row may have been written to."""
-        before, now = self._seen, await self._snapshot()
-        own = self._shared.own_changes
+        before, own = self._seen, self._shared.own_changes
+        changed = await self._read(before)
+        now = self._seen
         if not 0 <= now.end - before.end <= MANY_TRANSACTIONS:  # many, or a server that went back to an earlier state
             own.clear()
-            self._seen = now
             return None
-        ended = now.ended_since(before)
-        others = sorted(ended - own)
-        changed: Sequence[str] | None = ()
-        if others:
-            rows = await self._reader.rows("changed_by", changes=others, limit=MANY_CHANGES + 1)
-            changed = tuple(row[0] for row in rows) if len(rows) <= MANY_CHANGES else None
-        own -= ended
-        self._seen, self._looked_at_ms = now, self._shared.time.local.now().boot_ms
-        return None if changed is None else (*changed, *self._posted)
+        own -= now.ended_since(before)
+        return None if len(changed) > MANY_CHANGES else (*changed, *self._posted)
 
-    async def _snapshot(self) -> Snapshot:
-        ((text, now_ms, self._posted),) = await self._reader.rows("snapshot")
+    async def _read(self, since: Snapshot) -> Sequence[str]:
+        """Take a snapshot; ids of the rows that others' transactions wrote which have ended since that one."""
+        ((text, now_ms, self._posted, changed),) = await self._reader.rows(
+            "look", seen_end=since.end, seen_open=list(since.open), own=list(self._shared.own_changes),
+            most=MANY_TRANSACTIONS, limit=MANY_CHANGES + 1,
+        )  # fmt: skip
         self._shared.time.heard(now_ms)
-        return Snapshot.read(text)
+        self._seen, self._looked_at_ms = Snapshot.read(text), self._shared.time.local.now().boot_ms
+        found: Sequence[str] = changed
+        return found

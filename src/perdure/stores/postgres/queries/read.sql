@@ -97,22 +97,28 @@ SELECT o.identity FROM holders AS h JOIN perdure.owners AS o ON o.incarnation = 
 WHERE EXISTS (SELECT 1 FROM perdure.leases AS l
               WHERE l.incarnation = h.incarnation AND (l.lane IS NOT NULL OR l.settle_at IS NOT NULL));
 
--- name: snapshot
--- Which transactions have ended by now, as xmin:xmax:those between that have not; the time; and for which processes
--- something is posted.
-SELECT pg_current_snapshot()::text, perdure.now_ms(),
-       ARRAY(SELECT p.process_id FROM perdure.posted AS p ORDER BY p.number LIMIT 100);
+-- name: look
+-- Which transactions have ended by now, as xmin:xmax:those between that have not; the time; for which processes something
+-- is posted; and ids of the rows that were written by transactions which have ended since an earlier look and are not
+-- our own (`own`): those from `seen_end` on, `most` at most, and those that were open then. By the indexes on change.
+SELECT now.snapshot::text, perdure.now_ms(),
+       ARRAY(SELECT p.process_id FROM perdure.posted AS p ORDER BY p.number LIMIT 100),
+       ARRAY(SELECT p.id FROM (
+                 SELECT e.row FROM perdure.events AS e WHERE e.change = ANY (ended.changes)
+                 UNION
+                 SELECT r.row FROM perdure.registrations AS r WHERE r.change = ANY (ended.changes)
+             ) AS changed JOIN perdure.processes AS p ON p.row = changed.row LIMIT :limit::integer)
+FROM (SELECT pg_current_snapshot() AS snapshot) AS now,
+LATERAL (SELECT ARRAY(
+    SELECT x.change FROM (
+        SELECT generate_series(:seen_end::bigint, least(:seen_end::bigint + :most::bigint,
+                                                        pg_snapshot_xmax(now.snapshot)::text::bigint) - 1)
+        UNION ALL SELECT unnest(:seen_open::bigint[])
+    ) AS x(change) WHERE pg_visible_in_snapshot(x.change::text::xid8, now.snapshot)
+    EXCEPT SELECT unnest(:own::bigint[])) AS changes) AS ended;
 
 -- name: anything_posted
 SELECT EXISTS (SELECT 1 FROM perdure.posted);
 
 -- name: home
 SELECT perdure.home();
-
--- name: changed_by
--- Ids of the rows that these transactions wrote. By the indexes on change.
-SELECT p.id FROM (
-    SELECT e.row FROM perdure.events AS e WHERE e.change = ANY (:changes::bigint[])
-    UNION
-    SELECT r.row FROM perdure.registrations AS r WHERE r.change = ANY (:changes::bigint[])
-) AS changed JOIN perdure.processes AS p ON p.row = changed.row LIMIT :limit::integer;
