@@ -14,9 +14,10 @@ import apsw
 from perdure.cli.text import counted, duration, moment, size
 from perdure.clock import Clock
 from perdure.errors import StoreError
+from perdure.stores.owners import OwnerReport
 from perdure.stores.sqlite.connection import OLDEST_SQLITE, WAL_LIMIT_BYTES
 from perdure.stores.sqlite.filesystem import unsafe_filesystem
-from perdure.stores.sqlite.inspection import Inspection, OwnerReport
+from perdure.stores.sqlite.inspection import Inspection
 from perdure.transitions.explain import explain
 from perdure.transitions.leases import has_expired
 

@@ -37,6 +37,17 @@ class OwnerIdentity(msgspec.Struct, frozen=True):
     definitions: tuple[Definition, ...] | None = None
 
 
+class OwnerReport(msgspec.Struct, frozen=True):
+    """What a look finds of one owner: `dead` only with proof, `alive` only while it is seen to be, else `unproven`."""
+
+    incarnation: str
+    name: str
+    leases: int
+    state: Literal["alive", "dead", "unproven"]
+    detail: str
+    proof: DeathProof | None = None
+
+
 class HeldLock(Protocol):
     """A lock that the system drops when its owner's program has ended: the name of its file, and the inode."""
 
@@ -108,6 +119,15 @@ def prove_death(
     if same_boot and owner.pid_namespace != "" and owner.pid_namespace == me.pid_namespace:
         return _test_pid(owner)
     return None
+
+
+def is_alive_here(owner: OwnerIdentity, me: OwnerIdentity) -> bool:
+    """Whether the owner's program is seen: same boot and pid namespace as `me`, and its pid with its start time."""
+    if _program_of(owner) == _program_of(me):
+        return True
+    known = "unknown-boot" not in (owner.boot_id, me.boot_id) and "" not in (owner.pid_namespace, me.pid_namespace)
+    same = (owner.boot_id, owner.pid_namespace) == (me.boot_id, me.pid_namespace)
+    return known and same and owner.pid_start != -1 and _start_of(owner.pid) == owner.pid_start
 
 
 def _program_of(owner: OwnerIdentity) -> tuple[str, str, int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -13,11 +13,12 @@ from perdure.cli.checks import Check, check_store
 from perdure.cli.described import plain
 from perdure.cli.exit_codes import ExitCode
 from perdure.cli.progress import progress
-from perdure.cli.surface import Surface, common
+from perdure.cli.surface import Surface, common, run_async
 from perdure.cli.text import counted
 from perdure.clock import SystemClock
 from perdure.errors import InvalidOption, StoreError, StoreUnavailable
-from perdure.stores.postgres.url import without_password
+from perdure.ids import SystemIds
+from perdure.stores.postgres.url import is_postgres, without_password
 from perdure.stores.sqlite.inspection import Inspection
 from perdure.stores.sqlite.verification import Damage, count_processes, verify
 
@@ -27,29 +28,49 @@ from perdure.stores.sqlite.verification import Damage, count_processes, verify
 Examples:
   perdure doctor
   perdure doctor --verify
+  perdure doctor --db postgresql://db/work
   perdure doctor --json | jq '.checks[] | select(.state != "ok")'"""
 )
-@click.option("--verify", "verifying", is_flag=True, help="Read every row: file check, checksums, log against record.")
+@click.option(
+    "--verify", "verifying", is_flag=True, help="SQLite: read every row: file check, checksums, log against record."
+)
 @common
 def doctor(surface: Surface, verifying: bool) -> int:
     """Check the database and what lives on it. Changes nothing.
 
     Exits 1 if a check fails, 6 if the database can't be used at all. Warnings don't count.
     """
+    if is_postgres(surface.url):
+        if verifying:
+            raise InvalidOption("--verify", True, "an SQLite database")
+        return run_async(lambda: _look_at_postgres(surface))
     path = sqlite_path(surface.url)
     if path is None:
-        raise InvalidOption("--db", without_password(surface.url), "an SQLite database")
+        raise InvalidOption("--db", without_password(surface.url), "an SQLite or PostgreSQL database")
     _must_exist(surface.url)
     checks: list[Check] = []
     for check in check_store(path, SystemClock()):
         checks.append(check)
         _print_one(surface, check)
-    unusable = next((check.error for check in checks if check.error is not None), None)
     damages: list[Damage] = []
-    if verifying and unusable is None:
+    if verifying and not any(check.error is not None for check in checks):
         for check in _verify(surface, path, damages):
             checks.append(check)
             _print_one(surface, check)
+    return _conclude(surface, checks, damages)
+
+
+async def _look_at_postgres(surface: Surface) -> int:
+    from perdure.cli.doctoring.postgres import check_store as check_postgres
+
+    checks: list[Check] = []
+    async for check in check_postgres(surface.url, SystemClock(), SystemIds()):
+        checks.append(check)
+        _print_one(surface, check)
+    return _conclude(surface, checks, ())
+
+
+def _conclude(surface: Surface, checks: Sequence[Check], damages: Sequence[Damage]) -> int:
     failed = [check for check in checks if check.state == "fail"]
     if surface.json:
         listed = [{"name": c.name, "state": c.state, "detail": c.detail, "fix": c.fix} for c in checks]
@@ -58,7 +79,7 @@ def doctor(surface: Surface, verifying: bool) -> int:
         warned = sum(check.state == "warn" for check in checks)
         fine = len(checks) - len(failed) - warned
         surface.say(f"{fine} ok, {counted(warned, 'warning')}, {counted(len(failed), 'failure')}")
-    if unusable is not None:
+    if any(check.error is not None for check in checks):
         return ExitCode.STORE
     return ExitCode.UNEXPECTED if failed else ExitCode.OK
 

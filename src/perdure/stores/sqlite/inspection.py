@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import apsw
 import msgspec
@@ -15,9 +15,9 @@ import msgspec
 from perdure.clock import Moment
 from perdure.codec import decode_registration, decode_state
 from perdure.errors import DecodeError, ForeignStore, NewerSchema, StoreUnavailable
-from perdure.model.leases import DeathProof, Lease, Owner
+from perdure.model.leases import Lease, Owner
 from perdure.model.record import STATUSES, ProcessRecord
-from perdure.stores.owners import OwnerIdentity, identify, prove_death
+from perdure.stores.owners import OwnerIdentity, OwnerReport, identify, prove_death
 from perdure.stores.sqlite.connection import APPLICATION_ID, open_connection, typed, typed_errors
 from perdure.stores.sqlite.migrations import migrations
 from perdure.stores.sqlite.owner_locks import state_of_lock
@@ -25,17 +25,6 @@ from perdure.stores.sqlite.queries import load_queries
 from perdure.stores.sqlite.wake import is_stale_socket
 
 MANY = 1_000
-
-
-class OwnerReport(msgspec.Struct, frozen=True):
-    """One owner: `dead` only with proof, `alive` only while its lock is seen held, else `unproven`."""
-
-    incarnation: str
-    name: str
-    leases: int
-    state: Literal["alive", "dead", "unproven"]
-    detail: str
-    proof: DeathProof | None = None
 
 
 class Inspection:
