@@ -50,7 +50,9 @@ class Changes:
         self._seen = NOTHING
 
     async def begin(self) -> None:
+        """No look: whoever drives by hand may never look again, and must find what was posted since."""
         await self._read(NOTHING)
+        self._looked_at_ms = None
 
     @property
     def nothing_posted(self) -> bool:
