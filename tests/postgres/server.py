@@ -1,6 +1,7 @@
 """The one PostgreSQL server of a test run: started when the first test needs it, gone with the run, however that ends.
 
-PERDURE_TEST_POSTGRES names another one to be used instead.
+PERDURE_TEST_POSTGRES names another one to be used instead. If a pooler stands before that one,
+PERDURE_TEST_POSTGRES_DIRECT names the way past it, for what the tests themselves do there.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ def server_url() -> str:
     if given:
         atexit.register(_drop_made)
     return given or _start()
+
+
+def direct_url() -> str:
+    """The same database, for sessions of the tests' own."""
+    return os.environ.get("PERDURE_TEST_POSTGRES_DIRECT") or server_url()
 
 
 def _start() -> str:
@@ -59,7 +65,7 @@ def schema_of(place: Path) -> str:
 
 def _drop_made() -> None:
     async def drop() -> None:
-        connection = await asyncpg.connect(server_url())
+        connection = await asyncpg.connect(direct_url())
         for name in _made:
             await connection.execute(f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
         await connection.close()

@@ -16,7 +16,7 @@ from perdure.model.registration import Registration
 from perdure.stores.postgres.store import PostgresRegistry
 from perdure.testing.conformance.kit import WORK, raw
 from perdure.transitions.commands import AppendEvent, ClaimNext, ClaimReceipt, Receipt, Register
-from tests.postgres.server import schema_of, server_url
+from tests.postgres.server import direct_url, schema_of, server_url
 
 LONGEST_WAIT_S = 20.0
 
@@ -65,7 +65,7 @@ class World:
     @asynccontextmanager
     async def holding(self, *ids: str, lease: bool = False) -> AsyncIterator[Any]:
         """Somebody else's transaction that holds these rows, or their leases, while the block runs."""
-        other = await asyncpg.connect(server_url())
+        other = await asyncpg.connect(direct_url())
         try:
             await other.execute("BEGIN")
             joined = f'JOIN "{self.schema}".leases AS l USING (row)' if lease else ""
@@ -83,7 +83,7 @@ class World:
 async def world(folder: Path, *, moments: Moments | None = None, **options: Any) -> AsyncIterator[World]:
     schema = schema_of(folder / "store")
     registry = await PostgresRegistry.open(server_url(), schema, moments=moments, **options)
-    sql = await asyncpg.connect(server_url())
+    sql = await asyncpg.connect(direct_url())
     try:
         yield World(registry, sql, schema)
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -23,9 +24,10 @@ OLDEST_SERVER = 140_000
 UNSAFE_SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
 _SETTINGS_SQL = """
-SELECT current_setting('server_version_num')::int, pg_backend_pid(), current_setting('fsync'),
+SELECT current_setting('server_version_num'), pg_backend_pid(), current_setting('fsync'),
        current_setting('full_page_writes'), current_setting('synchronous_commit')
 """
+"""Asked by COPY: that needs no prepared statement, which would go astray where a pooler stands in between."""
 
 
 class Connections:
@@ -98,14 +100,15 @@ class Connections:
 
     async def _check(self, connection: Connection) -> bool:
         """Refuse a server that we can't keep our promises on; whether the connection can stay as it is."""
-        row = await connection.fetchrow(_SETTINGS_SQL)
-        assert row is not None
-        version, pid, *_ = row
+        answer = BytesIO()
+        await connection.copy_from_query(_SETTINGS_SQL, output=answer, format="csv")
+        number, pid, *settings = answer.getvalue().decode().rstrip("\n").split(",")
+        version = int(number)
         if version < OLDEST_SERVER:
             raise StoreUnavailable(
                 self._target.name, f"PostgreSQL {version // 10_000} is too old", "Use version 14 or newer."
             )
-        found = {name: row[name_index] for name_index, name in enumerate(UNSAFE_SETTINGS, 2)}
+        found = dict(zip(UNSAFE_SETTINGS, settings, strict=True))
         unsafe = [f"{name}={value}" for name, value in found.items() if value == UNSAFE_SETTINGS[name]]
         if unsafe and not self._target.relaxed:
             raise StoreUnavailable(
@@ -113,7 +116,7 @@ class Connections:
                 "Turn it on, or say durability=relaxed in the URL.",
             )  # fmt: skip
         if self._pooled is None:  # a pooler answers in the server's place, and makes up the process id
-            self._pooled = connection.get_server_pid() != pid
+            self._pooled = connection.get_server_pid() != int(pid)
             return not self._pooled
         return True
 

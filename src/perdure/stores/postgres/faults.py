@@ -146,6 +146,11 @@ def _typed(error: BaseException, store: str) -> StoreError | None:
             )
         case asyncpg.DeadlockDetectedError() | asyncpg.SerializationError() | Overtaken():
             return StoreUnavailable(store, f"other transactions were in the way again and again ({said})", "Try again.")
+        case asyncpg.InvalidSQLStatementNameError() | asyncpg.DuplicatePreparedStatementError():
+            return StoreUnavailable(
+                store, f"prepared statements go astray, as a pooler stands in between ({said})",
+                "Say prepared=no in the URL, or leave that option out.",
+            )  # fmt: skip
         case TimeoutError():
             return StoreUnavailable(store, "the server did not answer in time", "Check the network and its load.")
         case _ if is_lost(error):

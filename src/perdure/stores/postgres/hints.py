@@ -1,8 +1,9 @@
 """Hints to and from other programs: a commit is told by NOTIFY, on a connection of its own, after it.
 
-A hint carries no facts and may be lost: whoever hears it reads. LISTEN is believed only once a notification to itself
-has come back (a pooler takes it and delivers nothing), and a program that lost its connection listens again and is
-hinted once, as it may have missed some.
+A hint carries no facts and may be lost: whoever hears it reads. LISTEN is believed only once a notification has come
+that was sent on another connection, and a program that lost its connection listens again and is hinted once, as it may
+have missed some. Behind a pooler there is no LISTEN: it would stay behind on a connection that is then given to
+others, and bring nothing here.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Hints:
         self._due = False
         self._probes = 0
         self._probed = asyncio.Event()
+        self._arrive = False
+        self._known = asyncio.Event()
 
     # --- to others --------------------------------------------------------------------------------------------
 
@@ -72,10 +75,25 @@ class Hints:
         if self._listener is None:
             self._listener = self._loop.spawn(self._listen())
 
+    async def do_arrive(self) -> bool:
+        """Whether those of other programs reach this one, as last seen; listens from now on."""
+        self.listen()
+        await self._known.wait()
+        return self._arrive
+
+    def _saw(self, arrive: bool) -> None:
+        if arrive and not self._arrive:
+            self._heard()  # what was missed until now
+        self._arrive = arrive
+        self._known.set()
+
     async def _listen(self) -> None:
         while True:
             with suppress(Exception):  # whatever it was: without a listener there is the safety interval
                 await self._listen_once()
+            self._saw(False)
+            if self._connections.are_pooled:
+                break
             await self._loop.pause(BACKOFF_S)
 
     async def _listen_once(self) -> None:
@@ -83,23 +101,24 @@ class Hints:
         connection = await self._connections.connect()
         lost = asyncio.Event()
         try:
+            if self._connections.are_pooled:
+                return
             connection.add_termination_listener(lambda _: lost.set())
             await connection.add_listener(self._channel, self._received)
-            caught_up = False
-            while not lost.is_set() and await self._is_heard(connection):
-                if not caught_up:
-                    self._heard()  # what was missed until now
-                    caught_up = True
+            while not lost.is_set() and await self._is_heard():
+                self._saw(True)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(PROBE_EVERY_S):
                         await lost.wait()
         finally:
             connection.terminate()
 
-    async def _is_heard(self, connection: Connection) -> bool:
+    async def _is_heard(self) -> bool:
+        """Sent by another connection: through a pooler, one's own may come back by the way on which it was sent."""
         self._probes += 1
         self._probed.clear()
-        await self._notify(connection, f"{self._tag}.{self._probes}")
+        async with self._connections.one() as connection:
+            await self._notify(connection, f"{self._tag}.{self._probes}")
         try:
             async with asyncio.timeout(PROBE_BOUND_S):
                 await self._probed.wait()

@@ -42,10 +42,7 @@ class Reader:
         for tries in range(MOST_TRIES):
             try:
                 async with self._connections.one() as connection:
-                    if not self._connections.are_pooled:
-                        return await connection.fetch(statement.text, *statement.values(values))
-                    async with connection.transaction(readonly=True):  # a pooler gives one server to a transaction
-                        return await connection.fetch(statement.text, *statement.values(values))
+                    return await connection.fetch(statement.text, *statement.values(values))
             except Exception as error:
                 if not is_lost(error) or tries == MOST_TRIES - 1:
                     raise_typed(error, self._store)
