@@ -18,7 +18,7 @@ from perdure.ids import Ids, SystemIds
 from perdure.model.leases import DeathProof, Owner
 from perdure.model.registration import Definition
 from perdure.runtime.options import WorkerOptions
-from perdure.runtime.passes import deliver_posted, settle_due
+from perdure.runtime.passes import SettlingReport, deliver_posted, settle_due
 from perdure.runtime.run import ActiveRun
 from perdure.runtime.runner import Runner
 from perdure.runtime.spawner import LoopSpawner, Spawner
@@ -160,10 +160,13 @@ class DurableProcessWorker:
             claims, deferred = await self._claim_for_permits()
         finally:
             await asyncio.wait({settling})
-        ended = settling.result()
+        settled = settling.result()
+        if settled.settled:  # whoever waited for these ends may be ready now
+            woken, deferred = await self._claim_for_permits()
+            claims = Claims(claims.begun + woken.begun, claims.busy + woken.busy, claims.ended + woken.ended)
         # After the moment at which this drive began: what fell due since may have been too late for the claim.
         next_due_at_ms = await self._registry.next_due_at_ms(self.lanes(), now)
-        return AdmissionReport("scanned", reason, claims.begun, deferred, ended + claims.ended, next_due_at_ms)
+        return AdmissionReport("scanned", reason, claims.begun, deferred, settled.ended + claims.ended, next_due_at_ms)
 
     async def _claim_for_permits(self) -> tuple[Claims, tuple[DeferredRow, ...]]:
         """Claim as many rows as there are free permits; what was not begun, and why."""
@@ -186,14 +189,15 @@ class DurableProcessWorker:
             if not batch.more:
                 return
 
-    async def _settle(self, now: Moment) -> tuple[str, ...]:
+    async def _settle(self, now: Moment) -> SettlingReport:
         """Page by page, as long as that gets anything done: what is due already wakes nobody later."""
         ended: tuple[str, ...] = ()
+        settled: tuple[str, ...] = ()
         while True:
             page = await settle_due(self._registry, self.owner, now, self._proofs)
-            ended += page.ended
+            ended, settled = ended + page.ended, settled + page.settled
             if not page.more or not (page.ended or page.settled):
-                return ended
+                return SettlingReport(ended, settled)
 
     def claim_for_start(self) -> ClaimNext | None:
         """A claim to be committed together with a registration, if a permit is free now and nothing waits for it.
