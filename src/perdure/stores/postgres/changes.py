@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from perdure.stores.postgres.hints import Hints
 from perdure.stores.postgres.reader import Reader
 from perdure.stores.postgres.shared import Shared
 
 MANY_CHANGES = 5_000
 MANY_TRANSACTIONS = 10_000
-LOOK_GOOD_FOR_MS = 2_000
+LOOK_GOOD_FOR_MS = 2_500
+QUIET_FOR_MS = 1_500
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,14 @@ NOTHING = Snapshot(2**62, frozenset())
 class Changes:
     """One program's side of it. `begin` before the first look."""
 
-    def __init__(self, reader: Reader, shared: Shared) -> None:
-        self._reader, self._shared = reader, shared
+    def __init__(self, reader: Reader, shared: Shared, hints: Hints) -> None:
+        self._reader, self._shared, self._hints = reader, shared, hints
+        self._hinted = True
         self._posted: Sequence[str] = ()
         self._looked_at_ms: int | None = None
         self._seen = NOTHING
+        self.foreign = 0
+        """Counts the looks that found transactions of others ended."""
 
     async def begin(self) -> None:
         """No look: whoever drives by hand may never look again, and must find what was posted since."""
@@ -57,21 +62,42 @@ class Changes:
     @property
     def nothing_posted(self) -> bool:
         """Whether a look a moment ago has found nothing that is to be delivered. Without looks nothing is known."""
-        if self._looked_at_ms is None or self._posted:
+        return not self._posted and self.is_fresh
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether there was a look a moment ago."""
+        if self._looked_at_ms is None:
             return False
-        return self._shared.time.local.now().boot_ms - self._looked_at_ms < LOOK_GOOD_FOR_MS
+        return 0 <= self._shared.time.local.now().boot_ms - self._looked_at_ms < LOOK_GOOD_FOR_MS
 
     async def look(self) -> Sequence[str] | None:
         """Ids of rows that others wrote since the last look, or that have something to be delivered to them; None: any
         row may have been written to."""
+        if self._is_quiet():
+            return ()
+        self._hinted = False
         before, own = self._seen, self._shared.own_changes
         changed = await self._read(before)
         now = self._seen
         if not 0 <= now.end - before.end <= MANY_TRANSACTIONS:  # many, or a server that went back to an earlier state
             own.clear()
+            self.foreign += 1
             return None
-        own -= now.ended_since(before)
+        ended = now.ended_since(before)
+        self.foreign += not ended <= own
+        own -= ended
         return None if len(changed) > MANY_CHANGES else (*changed, *self._posted)
+
+    def hint(self) -> None:
+        """Others have written something: the next look asks."""
+        self._hinted = True
+
+    def _is_quiet(self) -> bool:
+        """Hints arrive, and there was none since a look a moment ago. One may be lost: looks are only rarer then."""
+        if self._hinted or self._posted or not self._hints.arrive or self._looked_at_ms is None:
+            return False
+        return 0 <= self._shared.time.local.now().boot_ms - self._looked_at_ms < QUIET_FOR_MS
 
     async def _read(self, since: Snapshot) -> Sequence[str]:
         """Take a snapshot; ids of the rows that others' transactions wrote which have ended since that one."""

@@ -26,13 +26,13 @@ class Engine:
         self, loop: OwnLoop, shared: Shared, ids: Ids, answer: Callable[[Sequence[Entry]], None],
         hinted: Callable[[], None],
     ) -> None:  # fmt: skip
-        self._shared, self._answer = shared, answer
+        self._shared, self._answer, self._hinted = shared, answer, hinted
         self._seldom = Connections(shared.target, 1)
         self.reader = Reader(loop, shared.target)
         self.flushers = Flushers(loop, shared, ids, self._deliver)
-        self.changes = Changes(self.reader, shared)
-        self.hints = Hints(loop, shared.target, ids, hinted)
-        self.owners = OwnerBook(shared, self.reader, self._seldom)
+        self.hints = Hints(loop, shared.target, ids, self._hear)
+        self.changes = Changes(self.reader, shared, self.hints)
+        self.owners = OwnerBook(shared, self.reader, self._seldom, self.changes)
         self.deliverer = Deliverer(loop, shared, ids, self.reader, self.changes)
         self.home = ""
         """What this schema in this database is called: see the migration that makes it."""
@@ -53,6 +53,10 @@ class Engine:
         await self.deliverer.close()
         await self.reader.close()
         await self._seldom.close()
+
+    def _hear(self) -> None:
+        self.changes.hint()
+        self._hinted()
 
     def _deliver(self, entries: Sequence[Entry], wrote: bool) -> None:
         if entries:

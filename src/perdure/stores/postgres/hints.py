@@ -42,7 +42,7 @@ class Hints:
         self._due = False
         self._probes = 0
         self._probed = asyncio.Event()
-        self._arrive = False
+        self.arrive = False
         self._known = asyncio.Event()
 
     # --- to others --------------------------------------------------------------------------------------------
@@ -79,12 +79,12 @@ class Hints:
         """Whether those of other programs reach this one, as last seen; listens from now on."""
         self.listen()
         await self._known.wait()
-        return self._arrive
+        return self.arrive
 
     def _saw(self, arrive: bool) -> None:
-        if arrive and not self._arrive:
+        if arrive and not self.arrive:
             self._heard()  # what was missed until now
-        self._arrive = arrive
+        self.arrive = arrive
         self._known.set()
 
     async def _listen(self) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from perdure.model.leases import DeathProof, Enrolment, Owner
 from perdure.model.registration import Definition
 from perdure.stores.owners import LockState, OwnerIdentity, enrolments, identify, prove_death
+from perdure.stores.postgres.changes import Changes
 from perdure.stores.postgres.connections import Connections
 from perdure.stores.postgres.faults import raise_typed
 from perdure.stores.postgres.reader import Reader
@@ -21,12 +22,13 @@ HOLDERS_GOOD_FOR_MS = 1_000
 class OwnerBook:
     """Lives on the store's own loop. Elsewhere than on the owner's machine nothing proves a death: its leases lapse."""
 
-    def __init__(self, shared: Shared, reader: Reader, connections: Connections) -> None:
-        self._shared, self._reader, self._connections = shared, reader, connections
+    def __init__(self, shared: Shared, reader: Reader, connections: Connections, changes: Changes) -> None:
+        self._shared, self._reader, self._connections, self._changes = shared, reader, connections, changes
         self._me = identify("", "", shared.time.local.now().boot_id, None)
         self._mine: set[str] = set()
         self._holders: Sequence[OwnerIdentity] = ()
         self._read_at_ms: int | None = None
+        self._read_at = 0
         self._proofs: dict[str, DeathProof] = {}
 
     async def enrol(self, owner: Owner, definitions: Collection[Definition] | None) -> None:
@@ -53,16 +55,24 @@ class OwnerBook:
 
     async def prove_deaths(self) -> tuple[DeathProof, ...]:
         """Proofs about the holders that can be proved dead. A death is proved once: an incarnation never recurs."""
-        now_ms = self._shared.time.local.now().boot_ms
-        if self._read_at_ms is None or not 0 <= now_ms - self._read_at_ms < HOLDERS_GOOD_FOR_MS:
+        now_ms, foreign = self._shared.time.local.now().boot_ms, self._changes.foreign
+        if not self._know_holders(now_ms):
             self._holders = [_identity(row) for row in await self._reader.rows("holders")]
-            self._read_at_ms = now_ms
+            self._read_at_ms, self._read_at = now_ms, foreign
             held = {holder.incarnation for holder in self._holders}
             self._proofs = {incarnation: proof for incarnation, proof in self._proofs.items() if incarnation in held}
         for holder in self._holders:
             if holder.incarnation not in self._proofs and (proof := self._prove(holder)) is not None:
                 self._proofs[holder.incarnation] = proof
         return tuple(self._proofs.values())
+
+    def _know_holders(self, now_ms: int) -> bool:
+        """Read a moment ago; or looks since then have found that nobody else has written anything."""
+        if self._read_at_ms is None:
+            return False
+        if 0 <= now_ms - self._read_at_ms < HOLDERS_GOOD_FOR_MS:
+            return True
+        return self._changes.is_fresh and self._changes.foreign == self._read_at
 
     def _prove(self, owner: OwnerIdentity) -> DeathProof | None:
         if owner.incarnation in self._mine or owner.host != self._me.host:  # copies of one machine share its boot id
