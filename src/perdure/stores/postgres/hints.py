@@ -75,23 +75,10 @@ class Hints:
         if self._listener is None:
             self._listener = self._loop.spawn(self._listen())
 
-    async def do_arrive(self) -> bool:
-        """Whether those of other programs reach this one, as last seen; listens from now on."""
-        self.listen()
-        await self._known.wait()
-        return self.arrive
-
-    def _saw(self, arrive: bool) -> None:
-        if arrive and not self.arrive:
-            self._heard()  # what was missed until now
-        self.arrive = arrive
-        self._known.set()
-
     async def _listen(self) -> None:
         while True:
             with suppress(Exception):  # whatever it was: without a listener there is the safety interval
                 await self._listen_once()
-            self._saw(False)
             if self._connections.are_pooled:
                 break
             await self._loop.pause(BACKOFF_S)
@@ -105,8 +92,11 @@ class Hints:
                 return
             connection.add_termination_listener(lambda _: lost.set())
             await connection.add_listener(self._channel, self._received)
+            caught_up = False
             while not lost.is_set() and await self._is_heard():
-                self._saw(True)
+                if not caught_up:
+                    self._heard()  # what was missed until now
+                    caught_up = True
                 with suppress(TimeoutError):
                     async with asyncio.timeout(PROBE_EVERY_S):
                         await lost.wait()

@@ -129,15 +129,18 @@ class Inspection:
     # --- hints ------------------------------------------------------------------------------------------------
 
     async def hears_itself(self, ids: Ids) -> bool:
-        """Whether a notification comes back that was sent on the same connection, as hosts prove it to themselves.
-        Other programs hear it too and take it for nothing, as it is marked like a probe of theirs."""
+        """Whether a notification comes that was sent on another connection, as hosts prove it to themselves; behind a
+        pooler they do not listen. Other programs take it for nothing, as it is marked like a probe of theirs."""
         channel, tag = channel_of(self.target.schema), hashlib.sha256(ids.token().encode()).hexdigest()[:12] + ".1"
         came = asyncio.Event()
         try:
             connection = await self._connections.connect()
             try:
+                if self._connections.are_pooled:
+                    return False
                 await connection.add_listener(channel, lambda *said: came.set() if said[3] == tag else None)
-                await connection.execute("SELECT pg_notify($1, $2)", channel, tag)
+                async with self._connections.one() as other:
+                    await other.execute("SELECT pg_notify($1, $2)", channel, tag)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(PROBE_BOUND_S):
                         await came.wait()

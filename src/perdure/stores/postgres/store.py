@@ -195,11 +195,6 @@ class PostgresRegistry(PostgresReads):
         self._hint_listeners.append(listener)
         return lambda: self._hint_listeners.remove(listener)
 
-    async def hints_arrive(self) -> bool:
-        """Whether hints of other programs reach this one, which listens from now on. Where they do not (behind a
-        pooler) what others did is seen at the safety interval. Answers within a few seconds."""
-        return await self._call(self._engine.hints.do_arrive())
-
     def _hinted(self) -> None:
         """On the store's own loop."""
         with suppress(RuntimeError):  # the loop was closed: nobody listens any more
