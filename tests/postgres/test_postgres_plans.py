@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +43,28 @@ FROM generate_series(1, $5) AS n
 @pytest.fixture(scope="module")
 def plans(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The plans of every statement of one claim of 50 rows, in a store with many of every kind."""
+    return plans_of_a_claim(tmp_path_factory.mktemp("plans"))
+
+
+@pytest.fixture(scope="module")
+def plans_without(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The same where the claim's own indexes are gone."""
+    return plans_of_a_claim(tmp_path_factory.mktemp("without"), dropped=("processes_ready", "leases_lapse"))
+
+
+def plans_of_a_claim(folder: Path, dropped: Sequence[str] = ()) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
 
     async def claim() -> None:
-        async with world(tmp_path_factory.mktemp("plans")) as w:
+        async with world(folder) as w:
             values = (LANE, OTHER, WAITING, LATER, ENDED)
             for statement in FILL.replace("{s}", f'"{w.schema}"').split(";"):
                 used = [n for n in range(1, 6) if f"${n}" in statement]
                 for place, n in enumerate(used, 1):
                     statement = statement.replace(f"${n}", f"${place}")
                 await w.sql.execute(statement, *(values[n - 1] for n in used))
+            for index in dropped:
+                await w.sql.execute(f'DROP INDEX "{w.schema}".{index}')
             await w.sql.execute("ANALYZE")
             found.extend(await _plans(w))
 
@@ -113,13 +126,37 @@ def test_a_statement_of_a_claim_enters_its_index_and_visits_what_it_wants(
 
 
 def test_no_statement_of_a_claim_reads_a_table_through(plans: list[dict[str, Any]]) -> None:
-    scanned = [
+    assert read_through(plans) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "table", "index"),
+    [
+        ("AS due, p.id FROM", "processes", "processes_ready"),
+        ("l.boot_expires_at <= boot_ms", "leases", "leases_lapse"),
+    ],
+)
+def test_a_claim_without_its_index_would_be_seen_to_read_the_table_through(
+    plans_without: list[dict[str, Any]], text: str, table: str, index: str
+) -> None:
+    found = of_statement(plans_without, text)
+    assert index not in {node.get("Index Name") for node in found}
+    passed_over = sum(node.get("Rows Removed by Filter", 0) * node["Actual Loops"] for node in found)
+    assert table in {node.get("Relation Name") for node in found}
+    assert passed_over >= 20_000
+
+
+def read_through(plans: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [
         (node["Relation Name"], plan["Query Text"][:60])
         for plan in plans
         for node in nodes(plan["Plan"])
         if node["Node Type"] == "Seq Scan"
     ]
-    assert scanned == []
+
+
+def test_a_sequential_scan_would_be_seen(plans_without: list[dict[str, Any]]) -> None:
+    assert "processes" in {table for table, _ in read_through(plans_without)}
 
 
 def test_nothing_that_is_not_due_is_sorted(plans: list[dict[str, Any]]) -> None:

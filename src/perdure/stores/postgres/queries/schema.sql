@@ -10,14 +10,15 @@ SELECT to_regnamespace(:quoted) IS NOT NULL,
 SELECT coalesce(max(version), 0) FROM perdure.versions;
 
 -- name: described
--- Every column, index, sequence and function, each as one line; the name of the schema is left out. A function is told by
+-- Every column, index, sequence and function, each as one line; the name of the schema is left out, and so is whether a
+-- table is partitioned, which is the choice of whoever made it. A function is told by
 -- a hash over all that decides what it does. (Not over pg_get_functiondef: its layout is the server's own.)
 SELECT 'column ' || c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod)
        || CASE WHEN a.attnotnull THEN ' not null' ELSE '' END AS line
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
 WHERE c.relnamespace = to_regnamespace(:quoted) AND c.relkind IN ('r', 'p') AND NOT a.attisdropped
 UNION ALL
-SELECT 'index ' || replace(pg_get_indexdef(i.indexrelid), :shown || '.', '')
+SELECT 'index ' || replace(replace(pg_get_indexdef(i.indexrelid), ' ON ONLY ', ' ON '), :shown || '.', '')
 FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
 WHERE c.relnamespace = to_regnamespace(:quoted) AND i.indisvalid
 UNION ALL
