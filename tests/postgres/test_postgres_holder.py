@@ -54,6 +54,11 @@ def test_the_target_keeps_its_lease_and_its_steps_and_others_go_on_while_it_is_h
             peer.add(small)  # only the first host can run the target
             async with host, peer:
                 target = await host.start(busy, id="target")
+
+                async def is_running() -> bool:
+                    return await target.status() == "running"
+
+                await until(is_running, "the target runs")
                 holder = await asyncpg.connect(server_url())
                 transaction = holder.transaction()
                 await transaction.start()
