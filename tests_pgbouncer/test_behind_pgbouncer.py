@@ -1,0 +1,277 @@
+"""Behind PgBouncer in transaction mode: nothing of ours stays in a session, few connections do, and restarts cost
+nobody what was acknowledged. `.ci/pgbouncer` runs these, and the tests of PostgreSQL behind a pooler of the run's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from lab.cluster import Cluster
+from lab.pgbouncer import Pooler, Program
+from perdure import Host, ProcessContext, Signal
+from perdure.errors import OutcomeUnknown, StoreUnavailable
+from perdure.stores.postgres.store import PostgresRegistry
+from tests.postgres.server import direct_url, schema_of
+from tests.postgres.worlds import append, register, run, until
+
+
+@pytest.fixture(scope="module")
+def program() -> Iterator[Program]:
+    found = Program()
+    yield found
+    found.remove()
+
+
+@pytest.fixture
+def narrow(program: Program) -> Iterator[Pooler]:
+    """A pooler that has one connection to the server: all clients share its session."""
+    yield from _started(Pooler(direct_url(), program, {"default_pool_size": "1"}))
+
+
+@pytest.fixture
+def pooler(program: Program) -> Iterator[Pooler]:
+    yield from _started(Pooler(direct_url(), program, {"default_pool_size": "2"}))
+
+
+def _started(made: Pooler) -> Iterator[Pooler]:
+    try:
+        made.start()
+        yield made
+    finally:
+        made.remove()
+
+
+# --- sessions --------------------------------------------------------------------------------------------------
+
+approve = Signal("approve", str)
+
+
+class Shop:
+    """A host whose processes use all that goes to the store: steps, signals, children, timers."""
+
+    def __init__(self, url: str, name: str = "shop", *, work: bool = True) -> None:
+        self.host = Host(url, name=name, work=work)
+        self.entered, self.go_on = asyncio.Event(), asyncio.Event()
+
+        @self.host.process(recovery="rerunnable")
+        async def double(ctx: ProcessContext, number: int) -> int:
+            return await ctx.step(_double, number)
+
+        @self.host.process(recovery="rerunnable", signals=[approve])
+        async def approved(ctx: ProcessContext, number: int) -> str:
+            child = await ctx.start(double, number)
+            answer = await ctx.wait(approve)
+            return f"{answer} {await child.result()}"
+
+        @self.host.process(recovery="rerunnable")
+        async def lent(ctx: ProcessContext) -> int:
+            return await ctx.step(self._hold, transactional=True)
+
+        self.double, self.approved, self.lent = double, approved, lent
+
+    async def _hold(self, connection: Any) -> int:
+        self.entered.set()
+        await self.go_on.wait()
+        found: int = await connection.fetchval("SELECT 7")
+        return found
+
+
+async def _double(number: int) -> int:
+    return 2 * number
+
+
+def test_with_one_server_connection_a_host_does_its_work_and_leaves_nothing_in_the_session(
+    narrow: Pooler, tmp_path: Path
+) -> None:
+    shop = Shop(f"{narrow.url}?schema={schema_of(tmp_path / 'one')}")
+
+    async def test() -> None:
+        async with shop.host:
+            runs = [await shop.host.start(shop.approved, number, id=f"a-{number}") for number in range(10)]
+            for one in runs:
+                await one.signal(approve, "yes")
+            assert [await one.result() for one in runs] == [f"yes {2 * number}" for number in range(10)]
+        session = await asyncpg.connect(narrow.url, statement_cache_size=0)
+        left = {
+            "prepared": "SELECT count(*) FROM pg_prepared_statements",
+            "listening": "SELECT count(*) FROM pg_listening_channels()",
+            "locks": "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'",
+            "temporary": "SELECT count(*) FROM pg_class WHERE relpersistence = 't'",
+            "set": "SELECT count(*) FROM pg_settings WHERE source = 'session' AND name LIKE '%timeout'",
+        }
+        found = {what: await session.fetchval(query) for what, query in left.items()}
+        await session.close()
+        assert found == dict.fromkeys(left, 0)
+
+    run(test())
+
+
+def test_beside_one_open_transaction_of_the_users_code_one_more_connection_is_enough(
+    pooler: Pooler, tmp_path: Path
+) -> None:
+    shop = Shop(f"{pooler.url}?schema={schema_of(tmp_path / 'two')}")
+
+    async def test() -> None:
+        async with shop.host:
+            holding = await shop.host.start(shop.lent)
+            await shop.entered.wait()
+            others = [await shop.host.start(shop.double, number) for number in range(10)]
+            assert [await one.result() for one in others] == [2 * number for number in range(10)]
+            shop.go_on.set()
+            assert await holding.result() == 7
+
+    run(test())
+
+
+def test_statements_that_were_said_to_stay_prepared_and_do_not_are_told_of(narrow: Pooler, tmp_path: Path) -> None:
+    async def test() -> None:
+        registry = await PostgresRegistry.open(f"{narrow.url}?prepared=yes", schema_of(tmp_path / "said"))
+        await registry.execute(register("p"))
+        await registry.get("p")
+        direct = await asyncpg.connect(direct_url())
+        ended = await direct.fetchval(
+            "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE application_name = 'perdure'"
+        )
+        await direct.close()
+        assert ended == 1
+        with pytest.raises(StoreUnavailable, match="prepared=no"):
+            await registry.get("p")
+        await registry.close()
+
+    run(test())
+
+
+def test_doctor_says_that_a_pooler_is_in_between(pooler: Pooler, tmp_path: Path) -> None:
+    url = f"{pooler.url}?schema={schema_of(tmp_path / 'doctor')}"
+
+    async def test() -> None:
+        await (await PostgresRegistry.open(url)).close()
+
+    run(test())
+    told = subprocess.run(
+        [str(Path(sys.executable).with_name("perdure")), "doctor"], capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PERDURE_URL": url, "COLUMNS": "200"},
+    )  # fmt: skip
+    assert "a pooler is in between" in told.stdout, told
+
+
+def test_what_one_host_starts_another_runs_though_nobody_listens(pooler: Pooler, tmp_path: Path) -> None:
+    url = f"{pooler.url}?schema={schema_of(tmp_path / 'peers')}"
+    here, there = Shop(url, "here", work=False), Shop(url, "there")
+
+    async def test() -> None:
+        async with here.host, there.host:
+            runs = [await here.host.start(here.double, number) for number in range(20)]
+            assert [await one.result() for one in runs] == [2 * number for number in range(20)]
+            direct = await asyncpg.connect(direct_url())
+            listening = await direct.fetchval("SELECT count(*) FROM pg_stat_activity WHERE query ILIKE 'LISTEN%'")
+            await direct.close()
+            assert listening == 0
+
+    run(test())
+
+
+# --- outages ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_acknowledged_is_lost_when_the_pooler_is_restarted_again_and_again(
+    pooler: Pooler, tmp_path: Path, how: signal.Signals
+) -> None:
+    async def test() -> None:
+        registry = await PostgresRegistry.open(pooler.url, schema_of(tmp_path / "restarted"))
+        acknowledged: list[str] = []
+        stop = asyncio.Event()
+
+        async def write(writer: int) -> None:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                id = f"p-{writer}-{number}"
+                try:
+                    await registry.execute(register(id))
+                except (StoreUnavailable, OutcomeUnknown):
+                    await asyncio.sleep(0.02)
+                else:
+                    acknowledged.append(id)
+
+        async def more(than: int) -> bool:
+            return len(acknowledged) >= than
+
+        writers = [asyncio.ensure_future(write(n)) for n in range(8)]
+        for round in range(4):
+            wanted = len(acknowledged) + 50
+            await until(lambda wanted=wanted: more(wanted), f"work goes on in round {round}")  # type: ignore[misc]
+            pooler.stop(how)
+            pooler.start()
+        stop.set()
+        await asyncio.gather(*writers)
+        assert (await registry.get_many(acknowledged)).keys() == set(acknowledged)
+        await registry.close()
+
+    run(test(), bound_s=120)
+
+
+def test_a_process_goes_on_when_the_pooler_was_away(pooler: Pooler, tmp_path: Path) -> None:
+    host = Host(f"{pooler.url}?schema={schema_of(tmp_path / 'away')}")
+    entered, go_on, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @host.process(recovery="rerunnable")
+    async def slow(ctx: ProcessContext) -> str:
+        entered.set()
+        await go_on.wait()
+        ended.set()
+        return "done"
+
+    async def test() -> None:
+        async with host:
+            running = await host.start(slow)
+            await entered.wait()
+            pooler.stop(signal.SIGKILL)
+            go_on.set()
+            await ended.wait()  # its end has to be written, and there is no way to the server
+            pooler.start()
+            assert await running.result() == "done"
+            assert (await running.record()).attempt == 1
+
+    run(test())
+
+
+def test_a_server_that_is_restarted_behind_the_pooler_is_found_again(program: Program, tmp_path: Path) -> None:
+    cluster = Cluster()
+    behind = Pooler(cluster.url, program)
+
+    async def test() -> None:
+        registry = await PostgresRegistry.open(behind.url, schema_of(tmp_path / "restarted"))
+        await registry.execute(register("p"))
+        cluster.stop(signal.SIGQUIT)
+        cluster.start()
+        await until(lambda: _answers(registry), "the server is found again")
+        await registry.execute(append("p"))
+        assert [event.type for event in (await registry.events_after("p", 0)).events][-1] == "note"
+        await registry.close()
+
+    try:
+        cluster.start()
+        behind.start()
+        run(test())
+    finally:
+        behind.remove()
+        cluster.remove()
+
+
+async def _answers(registry: PostgresRegistry) -> bool:
+    try:
+        return (await registry.get("p")).id == "p"
+    except StoreUnavailable:
+        return False
