@@ -26,8 +26,8 @@ from tests.postgres.server import schema_of, server_url
 from tests.postgres.worlds import run, world
 
 NAMES = {
-    "server", "durability", "autovacuum", "isolation", "idle limit", "connections", "clock", "rights", "schema",
-    "verified", "hints", "transaction", "lock", "sizes", "dead rows", "updates", "index", "freezing", "owners",
+    "server", "durability", "autovacuum", "isolation", "idle_limit", "connections", "clock", "rights", "schema",
+    "verified", "hints", "transaction", "lock", "sizes", "dead_rows", "updates", "index", "freezing", "owners",
     "leases", "attention", "posted", "status",
 }  # fmt: skip
 # --- the whole -------------------------------------------------------------------------------------------------
@@ -235,3 +235,32 @@ def test_what_no_test_server_has_is_judged_all_the_same() -> None:
         for found in (190_000_000, 230_000_000, 1_500_000_000)
     ]
     assert states == ["ok", "warn", "fail"]
+
+
+# --- what can't be looked at -----------------------------------------------------------------------------------
+
+
+def test_a_table_that_somebody_has_locked_fails_what_needs_it_and_the_rest_is_looked_at(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            await w.sql.execute(f'BEGIN; LOCK TABLE "{w.schema}".owners')
+            found = await looked_at(w)
+            assert troubles(found) == {"schema": "fail", "tables": "fail", "owners": "fail"}
+            assert "somebody else's transaction holds" in named(found, "owners").detail
+            await w.sql.execute("ROLLBACK")
+
+    run(test())
+
+
+def test_a_look_that_takes_too_long_is_given_up_and_taken_for_nothing(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            s = f'"{w.schema}"'
+            await w.sql.execute(
+                f"ALTER TABLE {s}.posted RENAME TO hidden; CREATE VIEW {s}.posted AS SELECT * FROM {s}.hidden "
+                f"WHERE pg_sleep(60) IS NOT NULL; INSERT INTO {s}.hidden (process_id, codec, body) VALUES ('p', 1, '')"
+            )
+            posted = named(await looked_at(w), "posted")
+            assert (posted.state, "given up: nothing is known" in posted.detail) == ("warn", True)
+
+    run(test())

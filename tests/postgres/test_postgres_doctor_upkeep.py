@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from perdure.cli.doctoring import upkeep
 from perdure.cli.doctoring.limits import Limits
 from perdure.model.leases import Owner
 from perdure.stores.postgres.findings import OpenTransaction
-from tests.postgres.looks import USUAL, looked_at, named, troubles
+from tests.postgres.looks import USUAL, doctor, looked_at, named, troubles
 from tests.postgres.roles import granted
-from tests.postgres.server import server_url
+from tests.postgres.server import direct_url, server_url
 from tests.postgres.shops import approve, own, shop
 from tests.postgres.worlds import run, until, waiting, world
 
@@ -26,7 +27,7 @@ from tests.postgres.worlds import run, until, waiting, world
 def test_an_old_open_transaction_is_named_with_pid_and_age(tmp_path: Path) -> None:
     async def test() -> None:
         async with world(tmp_path) as w:
-            other = await asyncpg.connect(server_url())
+            other = await asyncpg.connect(direct_url())
             await other.execute("BEGIN; SELECT pg_current_xact_id()")
             pid = await other.fetchval("SELECT pg_backend_pid()")
             assert named(await looked_at(w), "transaction").state == "ok"
@@ -43,7 +44,7 @@ def test_an_old_open_transaction_is_named_with_pid_and_age(tmp_path: Path) -> No
 def test_a_role_that_may_not_see_ages_is_told_so_and_still_sees_who_holds_the_horizon(tmp_path: Path) -> None:
     async def test() -> None:
         async with world(tmp_path) as w, granted(w, "reader") as (_, url):
-            other = await asyncpg.connect(server_url())
+            other = await asyncpg.connect(direct_url())
             await other.execute("BEGIN; SELECT pg_current_xact_id()")
             pid = await other.fetchval("SELECT pg_backend_pid()")
             assert "this role may not see the age" in named(await looked_at(url), "transaction").detail
@@ -63,7 +64,7 @@ def test_a_lock_that_is_waited_for_is_named_with_its_holder(tmp_path: Path) -> N
             await w.register("p")
             async with w.holding("p") as holder:
                 pid = await holder.fetchval("SELECT pg_backend_pid()")
-                other = await asyncpg.connect(server_url())
+                other = await asyncpg.connect(direct_url())
                 asked = asyncio.create_task(other.execute(f'UPDATE "{w.schema}".processes SET state = state'))
                 await until(lambda: waiting(w), "the other waits")
                 assert named(await looked_at(w), "lock").state == "ok"
@@ -196,7 +197,7 @@ def test_dead_rows_that_nobody_clears_away_and_room_that_no_row_needs_are_found(
             await w.sql.execute(f"DELETE FROM {s}.processes WHERE row < 19000")
             seen = "SELECT n_dead_tup FROM pg_stat_user_tables WHERE schemaname = $1 AND relname = 'processes'"
             await until(lambda: w.sql.fetchval(seen, w.schema), "the statistics are there")
-            dead = named(await looked_at(w), "dead rows")
+            dead = named(await looked_at(w), "dead_rows")
             assert (dead.state, dead.detail.startswith("processes has 18,999 dead to 1,001 live rows")) == (
                 "warn",
                 True,
@@ -205,7 +206,7 @@ def test_dead_rows_that_nobody_clears_away_and_room_that_no_row_needs_are_found(
             await w.sql.execute(f"VACUUM ANALYZE {s}.processes")
             bloat = named(await looked_at(w, Limits(slack_bytes=100_000)), "bloat")
             assert (bloat.state, "processes has" in bloat.detail) == ("warn", True)
-            assert named(await looked_at(w), "dead rows").state == "ok"
+            assert named(await looked_at(w), "dead_rows").state == "ok"
 
     run(test())
 
@@ -246,6 +247,16 @@ def test_owners_are_told_apart_by_proof_and_runs_of_the_dead_are_named(tmp_path:
                 f"UPDATE \"{w.schema}\".owners SET identity = jsonb_set(identity::jsonb, '{{host}}', '\"far\"')::text"
             )
             assert "is unproven, 1 lease" in named(await looked_at(w), "owner").detail
+
+    run(test())
+
+
+def test_an_owner_in_another_program_of_this_machine_is_seen_alive(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            await w.registry.enrol(Owner("a", "a-1"))
+            found = await asyncio.to_thread(doctor, url=f"{server_url()}?schema={w.schema}")
+            assert f"a (a-1) is alive, 0 leases: pid {os.getpid()} on" in found.stdout
 
     run(test())
 

@@ -49,7 +49,7 @@ def check_settings(settings: Mapping[str, str]) -> Iterator[Check]:
         yield Check("writable", "fail", "default_transaction_read_only is on", fix)
     idle = settings["idle_in_transaction_session_timeout"]
     said = "is 0: nothing ends a transaction of yours that stands still" if idle == "0" else f"is {idle}"
-    yield Check("idle limit", "ok", f"idle_in_transaction_session_timeout {said}; those of hosts end after 10s")
+    yield Check("idle_limit", "ok", f"idle_in_transaction_session_timeout {said}; those of hosts end after 10s")
 
 
 def _durability(settings: Mapping[str, str]) -> Check:

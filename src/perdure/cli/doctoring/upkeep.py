@@ -83,9 +83,9 @@ def check_tables(found: Sequence[TableReport], limits: Limits) -> Iterator[Check
     yield Check("sizes", "ok", f"{size(sum(t.total_bytes for t in found))} with indexes: {largest}")
     troubled = [check for t in found for check in _table(t, limits)]
     yield from troubled
-    if all(check.name != "dead rows" for check in troubled):
+    if all(check.name != "dead_rows" for check in troubled):
         dead = sum(t.dead for t in found)
-        yield Check("dead rows", "ok", f"{dead:,} dead to {sum(t.live for t in found):,} live rows")
+        yield Check("dead_rows", "ok", f"{dead:,} dead to {sum(t.live for t in found):,} live rows")
 
 
 def _table(t: TableReport, limits: Limits) -> Iterator[Check]:
@@ -96,7 +96,7 @@ def _table(t: TableReport, limits: Limits) -> Iterator[Check]:
     if t.dead >= max(2 * t.due_dead, limits.dead_rows):
         said = f"{t.name} has {t.dead:,} dead to {t.live:,} live rows, {since}; autovacuum is due at {t.due_dead:,}"
         fix = "Look for what holds it up above. If nothing does, autovacuum is too slow: lower its cost delay."
-        yield Check("dead rows", "warn", said, fix)
+        yield Check("dead_rows", "warn", said, fix)
     needed = slack(t)
     if needed is not None and t.heap_bytes - needed >= max(limits.slack_bytes, 2 * needed):
         said = f"{t.name} has {size(t.heap_bytes)} where its rows need about {size(needed)}"

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,7 +24,7 @@ from perdure.model.leases import Lease
 from perdure.model.record import ProcessRecord
 from perdure.stores.owners import LockState, OwnerIdentity, OwnerReport, identify, is_alive_here, prove_death
 from perdure.stores.postgres import schema
-from perdure.stores.postgres.connections import Connections
+from perdure.stores.postgres.connections import Connection, Connections
 from perdure.stores.postgres.faults import raise_typed
 from perdure.stores.postgres.findings import Right
 from perdure.stores.postgres.hints import PROBE_BOUND_S, channel_of
@@ -84,11 +84,17 @@ class Inspection:
     async def _read(self, name: str, **values: Any) -> Sequence[Any]:
         statement = self._sql[name]
         given = {"quoted": quoted(self.target.schema), **values}
+        async with self._looking() as connection:
+            return await connection.fetch(statement.text, *statement.values(given))
+
+    @asynccontextmanager
+    async def _looking(self) -> AsyncIterator[Connection]:
+        """A transaction that can't write, waits for no lock for long, and is cut short. Raises StoreError."""
         try:
             async with self._connections.one() as connection:
                 await connection.execute(BEGIN)
                 try:
-                    return await connection.fetch(statement.text, *statement.values(given))
+                    yield connection
                 finally:
                     if not connection.is_closed():
                         await connection.execute("ROLLBACK")
@@ -99,19 +105,13 @@ class Inspection:
 
     async def version(self) -> int:
         """Of the schema, 0 where there is none. Raises ForeignStore, NewerSchema, or what else a read may."""
-        try:
-            async with self._connections.one() as connection, connection.transaction(readonly=True):
-                return await schema.read_version(connection, self.target)
-        except Exception as error:
-            raise_typed(error, self.store)
+        async with self._looking() as connection:
+            return await schema.read_version(connection, self.target)
 
     async def differences(self) -> list[Difference]:
         """What of the newest schema is missing or altered; an index that is not valid counts as missing."""
-        try:
-            async with self._connections.one() as connection, connection.transaction(readonly=True):
-                found = set(await schema.describe(connection, self.target))
-        except Exception as error:
-            raise_typed(error, self.store)
+        async with self._looking() as connection:
+            found = set(await schema.describe(connection, self.target))
         standing = {_name_of(line) for line in found}
         return [self._difference(line, standing) for line in schema.expected() if line not in found]
 
