@@ -20,7 +20,9 @@ from lab.cluster import Cluster
 from lab.pgbouncer import Pooler, Program
 from perdure import Host, ProcessContext, Signal
 from perdure.errors import OutcomeUnknown, StoreUnavailable
+from perdure.stores.postgres.connections import Connections
 from perdure.stores.postgres.store import PostgresRegistry
+from perdure.stores.postgres.url import parse_url
 from tests.postgres.server import direct_url, schema_of
 from tests.postgres.worlds import append, register, run, until
 
@@ -129,6 +131,19 @@ def test_beside_one_open_transaction_of_the_users_code_one_more_connection_is_en
             assert [await one.result() for one in others] == [2 * number for number in range(10)]
             shop.go_on.set()
             assert await holding.result() == 7
+
+    run(test())
+
+
+def test_connections_that_are_opened_at_once_all_find_the_pooler(pooler: Pooler, tmp_path: Path) -> None:
+    async def test() -> None:
+        connections = Connections(parse_url(pooler.url), 8)
+        opened = await asyncio.gather(*(connections.connect() for _ in range(8)))
+        for connection in opened:
+            await connection.fetchval("SELECT 1")
+            assert await connection.fetchval("SELECT count(*) FROM pg_prepared_statements") == 0
+            await connection.close()
+        assert connections.are_pooled
 
     run(test())
 

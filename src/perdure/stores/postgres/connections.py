@@ -82,9 +82,11 @@ class Connections:
 
     async def connect(self) -> Connection:
         """A new connection, checked; whoever asks for it by this name closes it."""
-        connection = await self._open(prepared=not self._pooled)
+        prepared = not self._pooled
+        connection = await self._open(prepared=prepared)
         try:
-            if await self._check(connection):
+            await self._check(connection)
+            if not (prepared and self._pooled):  # others may have found that out meanwhile
                 return connection
         except BaseException:
             connection.terminate()
@@ -98,8 +100,8 @@ class Connections:
             statement_cache_size=100 if prepared else 0, server_settings={"application_name": "perdure"},
         )  # fmt: skip
 
-    async def _check(self, connection: Connection) -> bool:
-        """Refuse a server that we can't keep our promises on; whether the connection can stay as it is."""
+    async def _check(self, connection: Connection) -> None:
+        """Refuse a server that we can't keep our promises on, and find out whether a pooler stands in between."""
         answer = BytesIO()
         await connection.copy_from_query(_SETTINGS_SQL, output=answer, format="csv")
         number, pid, *settings = answer.getvalue().decode().rstrip("\n").split(",")
@@ -117,8 +119,6 @@ class Connections:
             )  # fmt: skip
         if self._pooled is None:  # a pooler answers in the server's place, and makes up the process id
             self._pooled = connection.get_server_pid() != int(pid)
-            return not self._pooled
-        return True
 
 
 def _is_sound(connection: Connection) -> bool:
