@@ -29,7 +29,7 @@ LIBRARIES = ("libc-ares", "libcares", "libevent-2")
 """Of its libraries, those that a machine may lack: how the names of their packages begin."""
 
 SETTINGS = {
-    "listen_addr": "127.0.0.1", "unix_socket_dir": "", "pool_mode": "transaction", "default_pool_size": "3",
+    "listen_addr": "127.0.0.1", "unix_socket_dir": "", "pool_mode": "transaction", "default_pool_size": "4",
     "max_client_conn": "500", "auth_type": "scram-sha-256", "server_login_retry": "0.2", "log_connections": "0",
     "log_disconnections": "0", "log_stats": "0",
 }  # fmt: skip

@@ -21,7 +21,7 @@ from perdure.stores.postgres.faults import typed
 from perdure.stores.postgres.store import PostgresRegistry
 from perdure.testing.conformance.kit import raw
 from perdure.transitions.commands import Complete, LeaseRight, Receipt, Renew
-from tests.postgres.server import schema_of, server_url
+from tests.postgres.server import direct_url, schema_of
 from tests.postgres.worlds import append, claim, register, run, until, world
 
 
@@ -263,7 +263,7 @@ def test_a_host_goes_on_when_its_server_was_away(cluster: Cluster, tmp_path: Pat
 def test_connections_that_are_ended_one_by_one_lose_nothing(tmp_path: Path) -> None:
     async def test() -> None:
         async with world(tmp_path) as w:
-            killer = await asyncpg.connect(server_url())
+            killer = await asyncpg.connect(direct_url())
             ended = 0
 
             async def end_connections() -> None:

@@ -147,7 +147,8 @@ def test_a_connection_that_is_lost_before_the_commit_leaves_nothing(tmp_path: Pa
             await mine.execute("BEGIN")
             await s.host.start(s.double, 1, id="p", connection=mine)
             await there.signal(approve, "no", connection=mine)
-            await s.w.sql.fetchval("SELECT pg_terminate_backend($1, 20000)", mine.get_server_pid())
+            pid = await mine.fetchval("SELECT pg_backend_pid()")
+            await s.w.sql.fetchval("SELECT pg_terminate_backend($1, 20000)", pid)
             mine.terminate()
             assert [await s.count(t) for t in ("posted", "processes")] == [0, 1]
             await s.host.start(s.double, 4, id="p")

@@ -15,7 +15,7 @@ from perdure.model.leases import Owner
 from perdure.stores.postgres import changes
 from perdure.stores.postgres.changes import Snapshot
 from perdure.stores.postgres.store import PostgresRegistry
-from tests.postgres.server import schema_of, server_url
+from tests.postgres.server import direct_url, schema_of, server_url
 from tests.postgres.worlds import World, append, register, run, until, world
 
 
@@ -50,7 +50,7 @@ def test_a_transaction_that_was_begun_first_and_committed_last_is_found(tmp_path
     async def test() -> None:
         async with world(tmp_path) as w:
             other = await w.peer()
-            late = await asyncpg.connect(server_url())
+            late = await asyncpg.connect(direct_url())
             try:
                 await other.execute(register("p"))
                 assert await w.registry.peer_changes() == ("p",)

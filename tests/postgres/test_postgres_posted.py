@@ -31,7 +31,7 @@ from perdure.stores.postgres.hints import Hints
 from perdure.testing.conformance.kit import raw
 from perdure.transitions.commands import RequestCancel
 from perdure.transitions.commands import Signal as SignalCommand
-from tests.postgres.server import server_url
+from tests.postgres.server import direct_url, server_url
 from tests.postgres.shops import Shop, approve, own, shop
 from tests.postgres.worlds import World, run, until, world
 
@@ -172,7 +172,7 @@ def test_many_who_deliver_at_once_deliver_each_once_and_in_order(
 
             async def deliver(registry: Any) -> int:
                 count = 0
-                async with asyncpg.create_pool(server_url(), min_size=1, max_size=1) as pool:
+                async with asyncpg.create_pool(direct_url(), min_size=1, max_size=1) as pool:
                     while await pool.fetchval(f'SELECT count(*) FROM "{w.schema}".posted'):
                         count += (await deliver_posted(registry)).delivered
                 return count
@@ -196,7 +196,7 @@ def test_what_came_after_something_that_is_being_taken_waits_for_it(tmp_path: Pa
             await post(w, "p", "first")
             await post(w, "p", "second")
             await post(w, "q", "alone")
-            other = await asyncpg.connect(server_url())
+            other = await asyncpg.connect(direct_url())
             transaction = other.transaction()
             await transaction.start()
             taken = await other.fetchrow(f"SELECT * FROM \"{w.schema}\".take_posted(1, '{{}}')")
