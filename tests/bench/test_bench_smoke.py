@@ -77,8 +77,8 @@ def test_each_section_prints_its_figures_in_the_agreed_shape(section: str) -> No
 
 
 def test_on_postgresql_too_with_the_figures_of_a_peer_on_the_same_server() -> None:
-    figure = '{"name": "x", "median": 2, "unit": os.environ["PGHOST"]}'
-    peer = f"import json, os; print('hello'); print(json.dumps({figure}))"
+    told = '{"name": "x", "median": 2, "unit": os.environ["PGHOST"]}'
+    peer = f"import json, os; print('hello'); print(json.dumps({told}))"
     figures = figures_of("postgres", "--peer", f"other={sys.executable} -c {shlex.quote(peer)}")
     assert figures.pop("other.x") == {"name": "other.x", "median": 2, "unit": "127.0.0.1"}
     assert figures.keys() == POSTGRES_FIGURES
