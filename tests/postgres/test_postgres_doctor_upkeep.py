@@ -16,6 +16,7 @@ from perdure.cli.doctoring.limits import Limits
 from perdure.model.leases import Owner
 from perdure.stores.postgres.findings import OpenTransaction
 from tests.postgres.looks import USUAL, doctor, looked_at, named, troubles
+from tests.postgres.quiet import quiet_world
 from tests.postgres.roles import granted
 from tests.postgres.server import direct_url, server_url
 from tests.postgres.shops import approve, own, shop
@@ -188,25 +189,25 @@ SELECT n, 'p' || n, 'x', 5, 'completed', '{}' FROM generate_series(1, 20000) AS 
 """
 
 
-def test_dead_rows_that_nobody_clears_away_and_room_that_no_row_needs_are_found(tmp_path: Path) -> None:
+def test_dead_rows_that_nobody_clears_away_and_room_that_no_row_needs_are_found() -> None:
     async def test() -> None:
-        async with world(tmp_path) as w:
+        async with quiet_world() as w:
             s = f'"{w.schema}"'
             await w.sql.execute(f"ALTER TABLE {s}.processes SET (autovacuum_enabled = off)")
             await w.sql.execute(FILL.replace("{s}", s))
             await w.sql.execute(f"DELETE FROM {s}.processes WHERE row < 19000")
             seen = "SELECT n_dead_tup FROM pg_stat_user_tables WHERE schemaname = $1 AND relname = 'processes'"
             await until(lambda: w.sql.fetchval(seen, w.schema), "the statistics are there")
-            dead = named(await looked_at(w), "dead_rows")
+            dead = named(await looked_at(w.url), "dead_rows")
             assert (dead.state, dead.detail.startswith("processes has 18,999 dead to 1,001 live rows")) == (
                 "warn",
                 True,
             )
 
             await w.sql.execute(f"VACUUM ANALYZE {s}.processes")
-            bloat = named(await looked_at(w, Limits(slack_bytes=100_000)), "bloat")
+            bloat = named(await looked_at(w.url, Limits(slack_bytes=100_000)), "bloat")
             assert (bloat.state, "processes has" in bloat.detail) == ("warn", True)
-            assert named(await looked_at(w), "dead_rows").state == "ok"
+            assert named(await looked_at(w.url), "dead_rows").state == "ok"
 
     run(test())
 

@@ -19,7 +19,7 @@ from perdure.transitions.commands import (
     ReportedProgress,
     ReportProgress,
 )
-from tests.postgres.server import server_url
+from tests.postgres.quiet import quiet_world
 from tests.postgres.worlds import World, register, run, until, world
 
 Rows = dict[tuple[str, str], tuple[str, ...]]
@@ -159,10 +159,10 @@ async def updates(w: World, table: str) -> tuple[int, int]:
     return row[0], row[1]
 
 
-def test_steps_touch_no_index_of_processes(tmp_path: Path) -> None:
+def test_steps_touch_no_index_of_processes() -> None:
     async def test() -> None:
-        async with world(tmp_path) as w:
-            host = Host(f"{server_url()}?schema={w.schema}", options=WorkerOptions(drain_grace_ms=0))
+        async with quiet_world() as w:
+            host = Host(w.url, options=WorkerOptions(drain_grace_ms=0))
 
             @host.process(recovery="rerunnable")
             async def count(ctx: ProcessContext, steps: int) -> int:
@@ -184,11 +184,11 @@ def test_steps_touch_no_index_of_processes(tmp_path: Path) -> None:
     run(test())
 
 
-def test_a_renewal_moves_its_lease_in_the_index_of_lapses_and_vacuum_keeps_the_table_as_it_is(tmp_path: Path) -> None:
+def test_a_renewal_moves_its_lease_in_the_index_of_lapses_and_vacuum_keeps_the_table_as_it_is() -> None:
     """docs/postgresql.md says so. What is found by when it lapses can't be renewed without a write to that index."""
 
     async def test() -> None:
-        async with world(tmp_path) as w:
+        async with quiet_world() as w:
             s = f'"{w.schema}"'
             await w.sql.execute(f"ALTER TABLE {s}.leases SET (autovacuum_enabled = off)")
             await w.registry.execute_all([register(f"p{n:02}") for n in range(20)])
@@ -205,7 +205,7 @@ def test_a_renewal_moves_its_lease_in_the_index_of_lapses_and_vacuum_keeps_the_t
                 sizes.append(await w.fetchval("SELECT pg_total_relation_size('{s}.leases')"))
 
             async def all_told() -> bool:
-                return (await updates(w, "leases"))[0] == 6_000
+                return (await updates(w, "leases"))[0] >= 6_000
 
             await until(all_told, "the renewals are in the statistics")
             assert (await updates(w, "leases"))[1] == 0

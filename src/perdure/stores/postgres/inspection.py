@@ -121,10 +121,11 @@ class Inspection:
         return Difference(kind, name, (kind, name) not in standing, made_by if kind == "index" else "")
 
     async def lacking(self) -> list[Right]:
-        """The rights of a worker that this role lacks, on what there is."""
+        """The rights of a worker that this role lacks, on what there is, in the order in which they are granted."""
         wanted = worker_rights()
         columns = ([getattr(right, field) for right in wanted] for field in Right.__struct_fields__)
-        return await self.rows("rights", Right, **dict(zip(("kinds", "objects", "privileges"), columns, strict=True)))
+        values = dict(zip(("kinds", "objects", "privileges"), columns, strict=True))
+        return sorted(await self.rows("rights", Right, **values), key=wanted.index)
 
     # --- hints ------------------------------------------------------------------------------------------------
 
