@@ -139,7 +139,7 @@ def test_a_bad_start_exits_2_and_writes_nothing(arguments: list[str], says: str,
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("shop", "Expected MODULE:HOST"), ("shops:host", "no module 'shops'"), ("shop:hots", "It has: shop:host"),
+        ("shop", "Expected MODULE:HOST"), ("shopp:host", "no module 'shopp'"), ("shop:hots", "It has: shop:host"),
         ("shop:not_a_host", "not a perdure.Host"), ("broken:host", "ZeroDivisionError"), ("torn:host", "SyntaxError"),
         ("needs:host", "nowhere_to_be_found"),
     ],
