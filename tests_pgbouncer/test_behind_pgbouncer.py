@@ -20,7 +20,9 @@ from lab.cluster import Cluster
 from lab.pgbouncer import Pooler, Program
 from perdure import Host, ProcessContext, Signal
 from perdure.errors import OutcomeUnknown, StoreUnavailable
+from perdure.ids import SystemIds
 from perdure.stores.postgres.connections import Connections
+from perdure.stores.postgres.inspection import Inspection
 from perdure.stores.postgres.store import PostgresRegistry
 from perdure.stores.postgres.url import parse_url
 from tests.postgres.server import direct_url, schema_of
@@ -194,6 +196,64 @@ def test_what_one_host_starts_another_runs_though_nobody_listens(pooler: Pooler,
             assert listening == 0
 
     run(test())
+
+
+def test_a_host_that_is_connected_directly_hears_of_those_behind_the_pooler(pooler: Pooler, tmp_path: Path) -> None:
+    async def test() -> None:
+        schema = schema_of(tmp_path / "mixed")
+        direct = await PostgresRegistry.open(direct_url(), schema)
+        behind = await PostgresRegistry.open(pooler.url, schema)
+        heard = asyncio.Event()
+        direct.on_peer_hint(heard.set)
+        await until(lambda: _is_set(heard), "it listens")
+        heard.clear()
+        await behind.execute(register("p"))
+        await until(lambda: _is_set(heard), "a hint")
+        await direct.close()
+        await behind.close()
+
+    run(test())
+
+
+def test_a_pooler_that_keeps_sessions_brings_hints_to_who_says_so(program: Program, tmp_path: Path) -> None:
+    settings = {"pool_mode": "session", "default_pool_size": "40"}
+
+    async def test(url: str) -> None:
+        here, there = [await PostgresRegistry.open(url, schema_of(tmp_path / "sessions")) for _ in range(2)]
+        heard = asyncio.Event()
+        here.on_peer_hint(heard.set)
+        await until(lambda: _is_set(heard), "it listens")
+        heard.clear()
+        await there.execute(register("p"))
+        await until(lambda: _is_set(heard), "a hint")
+        await here.close()
+        await there.close()
+
+    for made in _started(Pooler(direct_url(), program, settings)):
+        run(test(f"{made.url}?prepared=yes"))
+
+
+def test_a_notification_that_came_back_by_chance_proves_nothing(narrow: Pooler) -> None:
+    async def test() -> None:
+        by_chance: list[object] = []
+        listening = await asyncpg.connect(narrow.url, statement_cache_size=0)
+        await listening.add_listener("chance", lambda *told: by_chance.append(told[3]))
+        await listening.execute("NOTIFY chance, 'own'")
+        await until(lambda: _is_there(by_chance), "one's own comes back, as all share one session here")
+        await listening.close()
+        for said in ("", "?prepared=yes"):
+            inspection = Inspection(f"{narrow.url}{said}")
+            assert not await inspection.hears_itself(SystemIds())
+            await inspection.close()
+
+    async def _is_there(told: list[object]) -> bool:
+        return bool(told)
+
+    run(test())
+
+
+async def _is_set(event: asyncio.Event) -> bool:
+    return event.is_set()
 
 
 # --- outages ---------------------------------------------------------------------------------------------------
