@@ -59,9 +59,10 @@ class Flushers:
             self._refuse(entries, closed(self._shared.store))
             return
         for entry in entries:
-            if any(isinstance(command, RowCommand) for command in entry.commands):
+            first, *others = entry.commands
+            if isinstance(first, RowCommand) or any(isinstance(command, RowCommand) for command in others):
                 self._line.join(entry)
-            elif any(isinstance(command, ClaimNext) for command in entry.commands):
+            elif isinstance(first, ClaimNext) or any(isinstance(command, ClaimNext) for command in others):
                 self._claims.append(entry)
             else:
                 self._renewals.append(entry)

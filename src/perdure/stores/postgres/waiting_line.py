@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 
 from perdure.stores.group_commit import Entry
@@ -17,7 +17,9 @@ class Waiting:
 
     def __init__(self, entry: Entry, number: int) -> None:
         self.entry, self.number, self.size = entry, number, len(entry.commands)
-        self.ids = frozenset(id for command in entry.commands for id in ids_of(command))
+        self.ids = ids_of(entry.commands[0])
+        if self.size > 1:
+            self.ids = list(dict.fromkeys(id for command in entry.commands for id in ids_of(command)))
 
     def __lt__(self, other: Waiting) -> bool:
         return self.number < other.number
@@ -28,7 +30,9 @@ class WaitingLine:
     what came after it and names the same process waits behind it. Within one taking such entries go together."""
 
     def __init__(self) -> None:
-        self._line: list[Waiting] = []
+        self._line: deque[Waiting] = deque()
+        self._older: list[Waiting] = []
+        """A heap of those that may go after they had to wait: they came before the others in the line."""
         self._in_flight: Counter[str] = Counter()
         self._aside: Counter[str] = Counter()
         self._behind: dict[str, list[Waiting]] = {}
@@ -36,24 +40,38 @@ class WaitingLine:
 
     def join(self, entry: Entry) -> None:
         self._numbers += 1
-        heapq.heappush(self._line, Waiting(entry, self._numbers))
+        self._line.append(Waiting(entry, self._numbers))
 
     def take(self, limit: int) -> list[Waiting]:
         """The next entries, whole, up to `limit` commands (one entry may have more)."""
         taken: list[Waiting] = []
         size = 0
-        while self._line and (not taken or size + self._line[0].size <= limit):
-            next_one = heapq.heappop(self._line)
-            blocking = next((id for id in next_one.ids if id in self._in_flight or id in self._aside), None)
+        in_flight, aside = self._in_flight, self._aside
+        while (head := self._head()) is not None and (not taken or size + head.size <= limit):
+            self._take_head()
+            blocking = next((id for id in head.ids if id in in_flight or id in aside), None)
             if blocking is not None:
-                self._behind.setdefault(blocking, []).append(next_one)
-                self._aside.update(next_one.ids)
-            elif not next_one.entry.withdrawn():
-                taken.append(next_one)
-                size += next_one.size
+                self._behind.setdefault(blocking, []).append(head)
+                aside.update(head.ids)
+            elif not head.entry.withdrawn():
+                taken.append(head)
+                size += head.size
         for one in taken:
-            self._in_flight.update(one.ids)
+            for id in one.ids:
+                in_flight[id] = in_flight.get(id, 0) + 1
         return taken
+
+    def _head(self) -> Waiting | None:
+        """Who came first of those that may go."""
+        if self._older:
+            return self._older[0]
+        return self._line[0] if self._line else None
+
+    def _take_head(self) -> None:
+        if self._older:
+            heapq.heappop(self._older)
+        else:
+            self._line.popleft()
 
     def done(self, entries: Iterable[Waiting]) -> None:
         """They are answered: whoever waits behind them may go."""
@@ -67,7 +85,7 @@ class WaitingLine:
         """Back into the line with those who wait behind this process, and with those who wait behind them: also they
         stand aside, so what they wait for may be each other. Whoever must still wait is set aside again."""
         for waiting in self._behind.pop(id, ()):
-            heapq.heappush(self._line, waiting)
+            heapq.heappush(self._older, waiting)
             for named in waiting.ids:
                 _take_off(self._aside, named)
                 self._let_go(named)
@@ -75,7 +93,7 @@ class WaitingLine:
     @property
     def is_empty(self) -> bool:
         """Nothing waits and nothing is in flight."""
-        return not (self._line or self._in_flight or self._behind)
+        return not (self._line or self._older or self._in_flight or self._behind)
 
 
 def _take_off(place: Counter[str], id: str) -> None:
