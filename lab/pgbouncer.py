@@ -158,7 +158,8 @@ def _takes_connections(port: int) -> bool:
 
 def main(command: Sequence[str]) -> int:
     """Run the command; its exit code."""
-    cluster, program = Cluster(), Program()
+    program = Program()
+    cluster = Cluster()
     pooler = Pooler(cluster.url, program)
     try:
         cluster.start()
