@@ -19,6 +19,7 @@ from perdure.transitions.commands import Register
 
 MOST_TRIES = 20
 RECONNECT_BOUND_S = 5.0
+LOOKS_AFTER_MEETING = 32
 
 
 class Committer:
@@ -37,6 +38,8 @@ class Committer:
         self._reconnect_bound_s = min(bound_s, RECONNECT_BOUND_S)
         self.commits = 0
         """How many transactions have written something."""
+        self._looks = 0
+        """For how many batches registrations are looked for before they are written."""
 
     async def commit(self, entries: Sequence[Entry], *, wait_ms: int = 0) -> list[Entry]:
         """With `wait_ms` rows that are held are waited for that long; else they are passed over."""
@@ -76,9 +79,14 @@ class Committer:
         commands = [command for entry in entries for command in entry.commands]
         wanted = Wanted(commands)
         partly = not wanted.claims and all(len(entry.commands) == 1 for entry in entries)
+        all_new = partly and self._may_all_be_new(wanted)
         async with self._connections.one() as connection:
-            rows = PostgresRows(connection, self._shared, wanted, wait_ms=wait_ms, partly=partly)
+            rows = PostgresRows(
+                connection, self._shared, wanted, wait_ms=wait_ms, partly=partly, all_new=all_new
+            )  # fmt: skip
             results = await transact(rows, commands)
+        if all_new and rows.met:
+            self._looks = LOOKS_AFTER_MEETING
         self.commits += not rows.written.is_empty
         met = [entry for entry in entries if _names(entry, rows.met)] if rows.met else []
         at = 0
@@ -87,6 +95,16 @@ class Committer:
                 entry.results = results[at : at + len(entry.commands)]
             at += len(entry.commands)
         return met
+
+    def _may_all_be_new(self, wanted: Wanted) -> bool:
+        """Whether these are registrations that nothing is known of. Mostly their ids are new, and the write says which
+        are not: a look before it would be a trip for nothing. Where some were not, looks pay for a while."""
+        if wanted.ids or not wanted.seen_ids or self._shared.time.given is not None:
+            return False
+        if self._looks:
+            self._looks -= 1
+            return False
+        return not any(map(self._shared.registrations.knows, wanted.seen_ids))
 
 
 def _held(error: Exception, entries: Sequence[Entry], wait_ms: int) -> Sequence[Entry]:

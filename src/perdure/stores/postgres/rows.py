@@ -46,13 +46,15 @@ class PostgresRows:
     """One transaction. `wait_ms` is how long each lock is waited for; 0: what is held raises RowsHeld.
 
     `partly`: what is decided about one row has nothing to do with the others, so that rows which others have inserted
-    meanwhile (`met`, after the commit) can be left out.
+    meanwhile (`met`, after the commit) can be left out. `all_new`: what is wanted is taken for new, and nothing is
+    asked before it is written; the time that decides is then the server's, as far as it is known without asking.
     """
 
     def __init__(
-        self, connection: Connection, shared: Shared, wanted: Wanted, *, wait_ms: int = 0, partly: bool = False
-    ) -> None:
-        self._partly, self.met = partly, frozenset[str]()
+        self, connection: Connection, shared: Shared, wanted: Wanted, *, wait_ms: int = 0, partly: bool = False,
+        all_new: bool = False,
+    ) -> None:  # fmt: skip
+        self._partly, self._all_new, self.met = partly, all_new, frozenset[str]()
         self._connection, self._shared, self._wanted, self._wait_ms = connection, shared, wanted, wait_ms
         self._sql = shared.sql
         self._taken = frozenset(wanted.ids).union(wanted.seen_ids)
@@ -68,6 +70,9 @@ class PostgresRows:
 
     async def look(self) -> Moment:
         """Lock and read what is wanted; the time that decides."""
+        if self._all_new:
+            self._now = self._shared.time.now()
+            return self._now
         given = self._shared.time.given
         if given is not None:
             self._now = given.now()

@@ -64,6 +64,9 @@ class KnownRegistrations:
         registration is good for that row alone."""
         return {id: self._cache.get(id) or (None, None) for id in process_ids}
 
+    def knows(self, process_id: str) -> bool:
+        return self._cache.get(process_id) is not None
+
     def put(self, row: int, registration: Registration) -> None:
         self._cache.put(registration.id, (row, registration), registration)
 
