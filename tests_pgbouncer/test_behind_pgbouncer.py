@@ -1,59 +1,30 @@
-"""Behind PgBouncer in transaction mode: nothing of ours stays in a session, few connections do, and restarts cost
-nobody what was acknowledged. `.ci/pgbouncer` runs these, and the tests of PostgreSQL behind a pooler of the run's own.
+"""Behind PgBouncer in transaction mode: nothing of ours stays in a session, few connections do, and hints reach whom
+they can. `.ci/pgbouncer` runs these, and the tests of PostgreSQL behind a pooler of the run's own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
-from lab.cluster import Cluster
 from lab.pgbouncer import Pooler, Program
 from perdure import Host, ProcessContext, Signal
-from perdure.errors import OutcomeUnknown, StoreUnavailable
+from perdure.errors import StoreUnavailable
 from perdure.ids import SystemIds
 from perdure.stores.postgres.connections import Connections
 from perdure.stores.postgres.inspection import Inspection
 from perdure.stores.postgres.store import PostgresRegistry
 from perdure.stores.postgres.url import parse_url
 from tests.postgres.server import direct_url, schema_of
-from tests.postgres.worlds import append, register, run, until
-
-
-@pytest.fixture(scope="module")
-def program() -> Iterator[Program]:
-    found = Program()
-    yield found
-    found.remove()
-
-
-@pytest.fixture
-def narrow(program: Program) -> Iterator[Pooler]:
-    """A pooler that has one connection to the server: all clients share its session."""
-    yield from _started(Pooler(direct_url(), program, {"default_pool_size": "1"}))
-
-
-@pytest.fixture
-def pooler(program: Program) -> Iterator[Pooler]:
-    yield from _started(Pooler(direct_url(), program, {"default_pool_size": "2"}))
-
-
-def _started(made: Pooler) -> Iterator[Pooler]:
-    try:
-        made.start()
-        yield made
-    finally:
-        made.remove()
-
+from tests.postgres.worlds import register, run, until
+from tests_pgbouncer.poolers import started
 
 # --- sessions --------------------------------------------------------------------------------------------------
 
@@ -229,7 +200,7 @@ def test_a_pooler_that_keeps_sessions_brings_hints_to_who_says_so(program: Progr
         await here.close()
         await there.close()
 
-    for made in _started(Pooler(direct_url(), program, settings)):
+    for made in started(Pooler(direct_url(), program, settings)):
         run(test(f"{made.url}?prepared=yes"))
 
 
@@ -254,99 +225,3 @@ def test_a_notification_that_came_back_by_chance_proves_nothing(narrow: Pooler) 
 
 async def _is_set(event: asyncio.Event) -> bool:
     return event.is_set()
-
-
-# --- outages ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_nothing_acknowledged_is_lost_when_the_pooler_is_restarted_again_and_again(
-    pooler: Pooler, tmp_path: Path, how: signal.Signals
-) -> None:
-    async def test() -> None:
-        registry = await PostgresRegistry.open(pooler.url, schema_of(tmp_path / "restarted"))
-        acknowledged: list[str] = []
-        stop = asyncio.Event()
-
-        async def write(writer: int) -> None:
-            number = 0
-            while not stop.is_set():
-                number += 1
-                id = f"p-{writer}-{number}"
-                try:
-                    await registry.execute(register(id))
-                except (StoreUnavailable, OutcomeUnknown):
-                    await asyncio.sleep(0.02)
-                else:
-                    acknowledged.append(id)
-
-        async def more(than: int) -> bool:
-            return len(acknowledged) >= than
-
-        writers = [asyncio.ensure_future(write(n)) for n in range(8)]
-        for round in range(4):
-            wanted = len(acknowledged) + 50
-            await until(lambda wanted=wanted: more(wanted), f"work goes on in round {round}")  # type: ignore[misc]
-            pooler.stop(how)
-            pooler.start()
-        stop.set()
-        await asyncio.gather(*writers)
-        assert (await registry.get_many(acknowledged)).keys() == set(acknowledged)
-        await registry.close()
-
-    run(test(), bound_s=120)
-
-
-def test_a_process_goes_on_when_the_pooler_was_away(pooler: Pooler, tmp_path: Path) -> None:
-    host = Host(f"{pooler.url}?schema={schema_of(tmp_path / 'away')}")
-    entered, go_on, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
-
-    @host.process(recovery="rerunnable")
-    async def slow(ctx: ProcessContext) -> str:
-        entered.set()
-        await go_on.wait()
-        ended.set()
-        return "done"
-
-    async def test() -> None:
-        async with host:
-            running = await host.start(slow)
-            await entered.wait()
-            pooler.stop(signal.SIGKILL)
-            go_on.set()
-            await ended.wait()  # its end has to be written, and there is no way to the server
-            pooler.start()
-            assert await running.result() == "done"
-            assert (await running.record()).attempt == 1
-
-    run(test())
-
-
-def test_a_server_that_is_restarted_behind_the_pooler_is_found_again(program: Program, tmp_path: Path) -> None:
-    cluster = Cluster()
-    behind = Pooler(cluster.url, program)
-
-    async def test() -> None:
-        registry = await PostgresRegistry.open(behind.url, schema_of(tmp_path / "restarted"))
-        await registry.execute(register("p"))
-        cluster.stop(signal.SIGQUIT)
-        cluster.start()
-        await until(lambda: _answers(registry), "the server is found again")
-        await registry.execute(append("p"))
-        assert [event.type for event in (await registry.events_after("p", 0)).events][-1] == "note"
-        await registry.close()
-
-    try:
-        cluster.start()
-        behind.start()
-        run(test())
-    finally:
-        behind.remove()
-        cluster.remove()
-
-
-async def _answers(registry: PostgresRegistry) -> bool:
-    try:
-        return (await registry.get("p")).id == "p"
-    except StoreUnavailable:
-        return False
