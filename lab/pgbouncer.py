@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -158,10 +158,13 @@ def _takes_connections(port: int) -> bool:
 
 def main(command: Sequence[str]) -> int:
     """Run the command; its exit code."""
-    program = Program()
-    cluster = Cluster()
-    pooler = Pooler(cluster.url, program)
-    try:
+    with ExitStack() as to_remove:
+        program = Program()
+        to_remove.callback(program.remove)
+        cluster = Cluster()
+        to_remove.callback(cluster.remove)
+        pooler = Pooler(cluster.url, program)
+        to_remove.callback(pooler.remove)
         cluster.start()
         pooler.start()
         environment = {
@@ -169,10 +172,6 @@ def main(command: Sequence[str]) -> int:
             "PATH": f"{program.path.parent}:{os.environ.get('PATH', '')}",
         }  # fmt: skip
         return subprocess.run(command, env=environment, check=False).returncode  # noqa: S603 - what was asked for
-    finally:
-        pooler.remove()
-        cluster.remove()
-        program.remove()
 
 
 if __name__ == "__main__":
