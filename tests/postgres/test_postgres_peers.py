@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -14,6 +15,7 @@ from perdure.host import Host
 from perdure.model.leases import Owner
 from perdure.stores.postgres import changes
 from perdure.stores.postgres.changes import Snapshot
+from perdure.stores.postgres.reader import Reader
 from perdure.stores.postgres.store import PostgresRegistry
 from tests.postgres.server import direct_url, schema_of, server_url
 from tests.postgres.worlds import World, append, register, run, until, world
@@ -162,6 +164,46 @@ def test_a_listener_that_was_cut_off_listens_again_and_looks(tmp_path: Path) -> 
     run(test())
 
 
+def test_where_hints_arrive_a_look_that_follows_closely_asks_only_after_a_hint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    rows = Reader.rows
+
+    async def noted(self: Reader, name: str, **values: Any) -> Sequence[Any]:
+        if self in readers:
+            asked.append(name)
+        return await rows(self, name, **values)
+
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            readers.append(w.registry._engine.reader)
+            hints = _hints(w.registry)
+            assert [await w.registry.peer_changes() for _ in range(2)] == [(), ()]
+            assert asked == ["look", "look"], "nothing is known of hints yet"
+            await until(lambda: _is_set(hints), "the first hint: what was missed until it listened")
+            await w.registry.peer_changes()
+            asked.clear()
+            assert [await w.registry.peer_changes() for _ in range(3)] == [(), (), ()]
+            assert asked == []
+            hints.clear()
+            other = await w.peer()
+            await other.execute(register("theirs"))
+            await until(lambda: _is_set(hints), "a hint")
+            assert await w.registry.peer_changes() == ("theirs",)
+            await other.close()
+            hints.clear()
+            assert await _cut_listeners(w)
+            await until(lambda: _is_gone(w.registry), "it notices that it hears nothing any more")
+            await w.registry.peer_changes()
+            assert asked == ["look", "look"]
+
+    readers: list[Reader] = []
+    monkeypatch.setattr(Reader, "rows", noted)
+    monkeypatch.setattr(changes, "QUIET_FOR_MS", 60_000)
+    run(test())
+
+
 def test_a_start_here_runs_there_and_its_result_is_back(tmp_path: Path) -> None:
     """How long that takes is measured by the bench."""
     url = f"{server_url()}?schema={schema_of(tmp_path / 'two')}"
@@ -214,6 +256,10 @@ def _hints(registry: PostgresRegistry) -> asyncio.Event:
     heard = asyncio.Event()
     registry.on_peer_hint(heard.set)
     return heard
+
+
+async def _is_gone(registry: PostgresRegistry) -> bool:
+    return not registry._engine.hints.arrive
 
 
 async def _is_set(event: asyncio.Event) -> bool:

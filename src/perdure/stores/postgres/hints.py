@@ -43,7 +43,7 @@ class Hints:
         self._probes = 0
         self._probed = asyncio.Event()
         self.arrive = False
-        self._known = asyncio.Event()
+        """Whether what others send has been seen to come here, and nothing has spoken against it since."""
 
     # --- to others --------------------------------------------------------------------------------------------
 
@@ -92,15 +92,15 @@ class Hints:
                 return
             connection.add_termination_listener(lambda _: lost.set())
             await connection.add_listener(self._channel, self._received)
-            caught_up = False
             while not lost.is_set() and await self._is_heard():
-                if not caught_up:
+                if not self.arrive:
+                    self.arrive = True
                     self._heard()  # what was missed until now
-                    caught_up = True
                 with suppress(TimeoutError):
                     async with asyncio.timeout(PROBE_EVERY_S):
                         await lost.wait()
         finally:
+            self.arrive = False
             connection.terminate()
 
     async def _is_heard(self) -> bool:
