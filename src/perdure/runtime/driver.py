@@ -14,7 +14,7 @@ from perdure.model.outcomes import ProcessAwaitOutput, RetainedNoLonger
 from perdure.runtime.awaiter import Awaiter
 from perdure.runtime.hub import ChangeHub
 from perdure.runtime.permits import giving_back_permit
-from perdure.runtime.spawner import LoopSpawner, Spawner
+from perdure.runtime.spawner import LoopSpawner, Spawner, noted
 from perdure.runtime.watch import SinkPump, watch
 from perdure.runtime.worker import DurableProcessWorker
 
@@ -32,7 +32,7 @@ class Intake:
             self._again = reason
             return AdmissionReport("coalesced", reason)
         self._scanning = self._spawner.spawn(self._scan(reason), "perdure-drive")
-        self._scanning.add_done_callback(_noted)
+        self._scanning.add_done_callback(noted)
         return await asyncio.shield(self._scanning)  # a caller that gives up doesn't take the scan with it
 
     async def finish(self) -> None:
@@ -65,12 +65,6 @@ def _joined(first: AdmissionReport, second: AdmissionReport) -> AdmissionReport:
         ended=first.ended + second.ended,
         next_due_at_ms=second.next_due_at_ms,
     )
-
-
-def _noted(scan: asyncio.Task[AdmissionReport]) -> None:
-    """Take note of a scan's error also where its caller has given up: it was the caller's to report."""
-    if not scan.cancelled():
-        scan.exception()
 
 
 class ProcessWorkDriver:

@@ -45,6 +45,12 @@ class Spawner(Protocol):
         ...
 
 
+def noted(task: asyncio.Task[Any]) -> None:
+    """Take note of a task's error also where whoever waits for it has given up: it was theirs to report."""
+    if not task.cancelled():
+        task.exception()
+
+
 async def _awaited(work: Awaitable[T]) -> T:
     return await work
 

@@ -9,24 +9,22 @@ from typing import Literal
 
 import msgspec
 
-from perdure.clock import Clock, Moment, SystemClock
+from perdure.clock import Clock, SystemClock
 from perdure.contract.moments import Moments, NoMoments
 from perdure.contract.ports import AdmissionReport, DeferredRow, Engine, WorkerFault
-from perdure.contract.registry import Registry
+from perdure.contract.registry import Registry, Undelivered
 from perdure.errors import OutcomeUnknown, PerdureError, StoreClosed, StoreError
 from perdure.ids import Ids, SystemIds
 from perdure.model.leases import DeathProof, Owner
 from perdure.model.registration import Definition
+from perdure.runtime.duties import do_duties
 from perdure.runtime.options import WorkerOptions
-from perdure.runtime.passes import SettlingReport, deliver_posted, settle_due
 from perdure.runtime.run import ActiveRun
 from perdure.runtime.runner import Runner
-from perdure.runtime.spawner import LoopSpawner, Spawner
+from perdure.runtime.spawner import LoopSpawner, Spawner, noted
 from perdure.runtime.watch import log_fault
 from perdure.transitions.commands import AnyReceipt, ClaimNext, ClaimReceipt, Receipt, RowCommand
 from perdure.transitions.projection import lane
-
-MOST_DELIVERIES = 16
 
 Asked = Awaitable[list[AnyReceipt | PerdureError]]
 
@@ -39,11 +37,16 @@ class Drained(msgspec.Struct, frozen=True):
 
 
 class Claims(msgspec.Struct, frozen=True):
-    """What one claim brought: processes begun here, and those whose earlier run is still cleaning up here."""
+    """What a claim brought: processes begun here, and those whose earlier run is still cleaning up here. `no_permit`:
+    it was not made, as no permit was free."""
 
     begun: tuple[str, ...] = ()
     busy: tuple[str, ...] = ()
     ended: tuple[str, ...] = ()
+    no_permit: bool = False
+
+    def and_then(self, later: Claims) -> Claims:
+        return Claims(self.begun + later.begun, self.busy + later.busy, self.ended + later.ended, later.no_permit)
 
 
 class DurableProcessWorker:
@@ -85,7 +88,7 @@ class DurableProcessWorker:
         self.undelivered = 0
         """How many posted signals could not be delivered here: each is a fault that was reported."""
         self._more = False
-        self._refill_due = False
+        self._refill_due = self._holds_off = False
         self._claiming: asyncio.Task[Claims] | None = None
         self._enrolling = asyncio.Lock()
         self._said: tuple[Definition, ...] = ()
@@ -153,51 +156,42 @@ class DurableProcessWorker:
         await self.start()
         if self._state == "serving" and self._said != self.definitions():
             await self._enrol()
-        await self._deliver()
         now = self._registry.now()
-        settling = self._spawner.spawn(self._settle(now), "perdure-settle")  # what is to run need not wait for it
+        duties = self._spawner.spawn(  # what is to run need not wait for them
+            do_duties(self._registry, self.owner, now, self._proofs, self._tell_undelivered), "perdure-duties"
+        )
+        duties.add_done_callback(noted)
         try:
-            claims, deferred = await self._claim_for_permits()
+            claims = await self._claim_for_permits()
         finally:
-            await asyncio.wait({settling})
-        settled = settling.result()
-        if settled.settled:  # whoever waited for these ends may be ready now
-            woken, deferred = await self._claim_for_permits()
-            claims = Claims(claims.begun + woken.begun, claims.busy + woken.busy, claims.ended + woken.ended)
+            await asyncio.wait({duties})
+        done = duties.result()
+        if done.woke:
+            claims = claims.and_then(await self._claim_for_permits())
         # After the moment at which this drive began: what fell due since may have been too late for the claim.
         next_due_at_ms = await self._registry.next_due_at_ms(self.lanes(), now)
-        return AdmissionReport("scanned", reason, claims.begun, deferred, settled.ended + claims.ended, next_due_at_ms)
+        ended = done.ended + claims.ended
+        return AdmissionReport("scanned", reason, claims.begun, self._deferred(claims), ended, next_due_at_ms)
 
-    async def _claim_for_permits(self) -> tuple[Claims, tuple[DeferredRow, ...]]:
-        """Claim as many rows as there are free permits; what was not begun, and why."""
+    async def _claim_for_permits(self) -> Claims:
+        """Claim as many rows as there are free permits."""
         if self._state != "serving" or self.free_permits == 0:
             self._more = self._state == "serving"
+            return Claims(no_permit=True)
+        return await self._claim()
+
+    def _deferred(self, claims: Claims) -> tuple[DeferredRow, ...]:
+        """What was not begun, and why."""
+        busy = [DeferredRow(id, "busy", "an earlier run of it is still cleaning up here") for id in claims.busy]
+        if claims.no_permit:
             held = f"{self._runner.permits.held} of {self._runner.permits.limit} are held"
-            return Claims(), (DeferredRow(None, "no_permit", held),)
-        claims = await self._claim()
-        busy = "an earlier run of it is still cleaning up here"
-        return claims, tuple(DeferredRow(id, "busy", busy) for id in claims.busy)
+            return (*busy, DeferredRow(None, "no_permit", held))
+        return tuple(busy)
 
-    async def _deliver(self) -> None:
-        """Batch by batch, within a bound: who posts without end must not keep what is due from being claimed."""
-        for _ in range(MOST_DELIVERIES):
-            batch = await deliver_posted(self._registry)
-            for one in batch.undelivered:
-                self.undelivered += 1
-                became = "stays posted" if one.kept else "was refused after its commit, and is dropped"
-                self._report(WorkerFault("undelivered", f"a posted signal {became}", one.process_id, str(one.error)))
-            if not batch.more:
-                return
-
-    async def _settle(self, now: Moment) -> SettlingReport:
-        """Page by page, as long as that gets anything done: what is due already wakes nobody later."""
-        ended: tuple[str, ...] = ()
-        settled: tuple[str, ...] = ()
-        while True:
-            page = await settle_due(self._registry, self.owner, now, self._proofs)
-            ended, settled = ended + page.ended, settled + page.settled
-            if not page.more or not (page.ended or page.settled):
-                return SettlingReport(ended, settled)
+    def _tell_undelivered(self, one: Undelivered) -> None:
+        self.undelivered += 1
+        became = "stays posted" if one.kept else "was refused after its commit, and is dropped"
+        self._report(WorkerFault("undelivered", f"a posted signal {became}", one.process_id, str(one.error)))
 
     def claim_for_start(self) -> ClaimNext | None:
         """A claim to be committed together with a registration, if a permit is free now and nothing waits for it.
@@ -296,6 +290,10 @@ class DurableProcessWorker:
             self._more = self._more or len(receipt.claimed) + len(receipt.ended) >= command.limit
             spare -= len(receipt.claimed)
             return self._begin(receipt, sent_ms)
+        except Exception as error:
+            if not isinstance(error, StoreClosed):
+                self._hold_off(error)
+            raise
         finally:
             self._runner.permits.give_back(spare)
 
@@ -306,14 +304,21 @@ class DurableProcessWorker:
             (begun if self._runner.begin(claimed, sent_boot_ms) else busy).append(claimed.record.id)
         return Claims(tuple(begun), tuple(busy), tuple(record.id for record in receipt.ended))
 
+    def _hold_off(self, error: Exception) -> None:
+        """A claim has failed. What waits for a permit is known to nobody else, so it is claimed again after a while."""
+        self._report(WorkerFault("dispatcher", "claiming failed and is tried again", None, repr(error)))
+        self._more = True
+        if not self._holds_off:
+            self._holds_off = True
+            asyncio.get_running_loop().call_later(self.options.infrastructure_backoff_ms / 1000, self._claim_again)
+
+    def _claim_again(self) -> None:
+        self._holds_off = False
+        self._refill()
+
     def _claim_ended(self, done: asyncio.Task[Claims]) -> None:
-        error = None if done.cancelled() else done.exception()
-        if error is not None and not isinstance(error, StoreClosed):
-            self._report(WorkerFault("dispatcher", "claiming failed and is tried again", None, repr(error)))
-            self._more = True  # what waits for a permit is known to nobody else
-            asyncio.get_running_loop().call_later(self.options.infrastructure_backoff_ms / 1000, self._refill)
-        else:
-            self._refill()
+        noted(done)
+        self._refill()
 
     async def ask_until_known(
         self, asked: Asked, again: Callable[[], Asked], sent_boot_ms: int, *, lost: bool = False
@@ -340,7 +345,7 @@ class DurableProcessWorker:
 
     def _refill(self) -> None:
         """Permits are free: claim again if the last claim left something behind; once for all that come free now."""
-        if self._more and not self._refill_due and self._state == "serving":
+        if self._more and not (self._refill_due or self._holds_off) and self._state == "serving":
             self._refill_due = True
             asyncio.get_running_loop().call_soon(self._refill_now)
 
