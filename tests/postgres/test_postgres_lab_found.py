@@ -114,6 +114,17 @@ def test_what_waits_behind_an_entry_of_two_processes_goes_with_it_when_it_may_go
     assert ids_taken(line)[1] == [{"parent", "child"}, {"child"}]
 
 
+def test_a_chain_of_entries_behind_each_other_may_be_as_long_as_it_likes() -> None:
+    line = WaitingLine()
+    line.join(entry("0"))
+    first, _ = ids_taken(line)
+    for number in range(3_000):
+        line.join(entry(str(number), str(number + 1)))
+    assert line.take(10_000) == []
+    line.done(first)
+    assert len(line.take(10_000)) == 3_000
+
+
 @pytest.mark.parametrize("seed", range(50))
 def test_everything_in_the_line_is_taken_in_the_order_of_each_process_and_never_beside_another(seed: int) -> None:
     chance = random.Random(seed)

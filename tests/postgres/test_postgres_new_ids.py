@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
-from perdure.errors import RegistrationConflict
+from perdure.contract.moments import MomentName
+from perdure.errors import OutcomeUnknown, RegistrationConflict
 from perdure.stores.postgres.committing import LOOKS_AFTER_MEETING
 from perdure.stores.postgres.rows import PostgresRows
+from perdure.stores.postgres.shared import READING_GOOD_FOR_MS
 from perdure.testing.conformance.kit import raw
 from perdure.transitions.commands import Receipt
 from tests.postgres.worlds import register, run, world
@@ -89,5 +92,99 @@ def test_many_at_once_that_are_all_told_to_be_new_make_each_process_once(tmp_pat
             for told in zip(*answers, strict=True):
                 assert sorted(receipt.answer for receipt in told) == ["applied", "unchanged", "unchanged", "unchanged"]
                 assert all(receipt.record == told[0].record for receipt in told)
+
+    run(test())
+
+
+class LostAnswer:
+    """Loses the connection once, at the first end of a commit after it was armed."""
+
+    def __init__(self) -> None:
+        self.armed = False
+
+    def reached(self, moment: MomentName, process_id: str | None = None) -> None:
+        if self.armed and moment == "commit.after":
+            self.armed = False
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+
+
+def test_when_the_answer_of_a_registration_is_lost_asking_again_finds_it(tmp_path: Path) -> None:
+    async def test() -> None:
+        lost = LostAnswer()
+        async with world(tmp_path, moments=lost) as w:
+            lost.armed = True
+            with pytest.raises(OutcomeUnknown):
+                await w.registry.execute(register("p"))
+            again: Receipt = await w.registry.execute(register("p"))
+            assert (again.answer, again.replayed) == ("unchanged", False)
+            assert await w.fetchval("SELECT count(*) FROM {s}.processes") == 1
+
+    run(test())
+
+
+def test_a_row_whose_answer_was_lost_is_found_by_the_next_look_like_anothers(tmp_path: Path) -> None:
+    async def test() -> None:
+        lost = LostAnswer()
+        async with world(tmp_path, moments=lost) as w:
+            assert await w.registry.peer_changes() == ()
+            lost.armed = True
+            with pytest.raises(OutcomeUnknown):
+                await w.registry.execute(register("p"))
+            assert await w.registry.peer_changes() is None
+            assert await w.registry.peer_changes() == ()
+
+    run(test())
+
+
+def test_whether_nothing_was_committed_need_not_be_known(tmp_path: Path) -> None:
+    async def test() -> None:
+        lost = LostAnswer()
+        async with world(tmp_path, moments=lost) as w:
+            first = await w.register("p")
+            lost.armed = True
+            again = await w.register("p")
+            assert (again.answer, again.record) == ("unchanged", first.record)
+            await w.claim("a")
+            lost.armed = True
+            assert (await w.claim("b")).claimed == ()
+            assert not lost.armed
+
+    run(test())
+
+
+def test_a_server_whose_clock_went_back_is_asked_for_the_time(tmp_path: Path, looked_for: list[str]) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            w.registry._shared.time._ahead_ms = [
+                (at, ahead + 3_600_000) for at, ahead in w.registry._shared.time._ahead_ms
+            ]
+            receipt = await w.register("p")
+            server_ms = await w.fetchval("SELECT {s}.now_ms()")
+            assert abs(receipt.record.state.created_at_ms - server_ms) < 60_000
+            assert await w.fetchval("SELECT ready_at FROM {s}.processes") <= server_ms
+
+    run(test())
+
+
+def test_without_a_fresh_reading_of_the_clock_ids_are_looked_for(tmp_path: Path, looked_for: list[str]) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            time = w.registry._shared.time
+            time._ahead_ms = [(at - READING_GOOD_FOR_MS - 1, ahead) for at, ahead in time._ahead_ms]
+            await w.register("p")
+            assert looked_for == ["p"]
+            await w.register("q")
+            assert looked_for == ["p"], "the look has brought one"
+
+    run(test())
+
+
+def test_nothing_asked_is_answered_with_nothing_and_holds_up_nobody(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as w:
+            nothing, something = await asyncio.gather(
+                w.registry.execute_together(()), w.registry.execute_together((register("p"),))
+            )
+            assert (nothing, len(something)) == ([], 1)
 
     run(test())

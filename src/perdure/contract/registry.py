@@ -181,9 +181,10 @@ class Reads(Protocol):
         ...
 
     async def peer_changes(self) -> Sequence[str] | None:
-        """Ids of rows that other programs wrote since this was last asked (rows of this one may be among them).
+        """Ids of rows that other programs wrote since this was last asked (rows of this one may be among them), and of
+        those that something is posted to.
 
-        None: too many to list, any row may have changed. Costs one cheap read when nobody else has written.
+        None: too many to list, any row may have changed. Costs at most one cheap read when nobody else has written.
         """
         ...
 

@@ -47,10 +47,13 @@ class Callers:
 
     def submit(self, commands: Sequence[Command], work: TransactionWork | None = None) -> asyncio.Future[list[Result]]:
         """What is submitted in one turn of the loop reaches the store together: one hand-over, one batch."""
+        future: asyncio.Future[list[Result]] = self.loop.create_future()
+        if not commands and work is None:
+            future.set_result([])
+            return future
         if not self._gathered:
             self.check()
             self.loop.call_soon(self._hand_over)
-        future: asyncio.Future[list[Result]] = self.loop.create_future()
         self._gathered.append(Entry(commands, future, work))
         return future
 

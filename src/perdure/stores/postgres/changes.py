@@ -51,8 +51,9 @@ class Changes:
         self._posted: Sequence[str] = ()
         self._looked_at_ms: int | None = None
         self._seen = NOTHING
-        self.foreign = 0
-        """Counts the looks that found transactions of others ended."""
+        self.others_ended = 0
+        """Counts the looks that found other transactions ended than those of this program's batches: hints and owners
+        are written by others of its own, and count too."""
 
     async def begin(self) -> None:
         """No look: whoever drives by hand may never look again, and must find what was posted since."""
@@ -77,17 +78,21 @@ class Changes:
         if self._is_quiet():
             return ()
         self._hinted = False
-        before, own = self._seen, self._shared.own_changes
-        changed = await self._read(before)
-        now = self._seen
+        before, own = self._seen, self._shared.own_changes.positions
+        try:
+            changed = await self._read(before)
+        except BaseException:
+            self._hinted = True  # what was hinted at is still to be read
+            raise
+        now, unconfirmed = self._seen, self._shared.own_changes.take_unconfirmed()
         if not 0 <= now.end - before.end <= MANY_TRANSACTIONS:  # many, or a server that went back to an earlier state
             own.clear()
-            self.foreign += 1
+            self.others_ended += 1
             return None
         ended = now.ended_since(before)
-        self.foreign += not ended <= own
+        self.others_ended += not ended <= own
         own -= ended
-        return None if len(changed) > MANY_CHANGES else (*changed, *self._posted)
+        return None if unconfirmed or len(changed) > MANY_CHANGES else (*changed, *self._posted)
 
     def hint(self) -> None:
         """Others have written something: the next look asks."""
@@ -102,7 +107,7 @@ class Changes:
     async def _read(self, since: Snapshot) -> Sequence[str]:
         """Take a snapshot; ids of the rows that others' transactions wrote which have ended since that one."""
         ((text, now_ms, self._posted, changed),) = await self._reader.rows(
-            "look", seen_end=since.end, seen_open=list(since.open), own=list(self._shared.own_changes),
+            "look", seen_end=since.end, seen_open=list(since.open), own=list(self._shared.own_changes.positions),
             most=MANY_TRANSACTIONS, limit=MANY_CHANGES + 1,
         )  # fmt: skip
         self._shared.time.heard(now_ms)

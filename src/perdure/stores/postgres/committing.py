@@ -38,8 +38,7 @@ class Committer:
         self._reconnect_bound_s = min(bound_s, RECONNECT_BOUND_S)
         self.commits = 0
         """How many transactions have written something."""
-        self._looks = 0
-        """For how many batches registrations are looked for before they are written."""
+        self._batches_to_look_first = 0
 
     async def commit(self, entries: Sequence[Entry], *, wait_ms: int = 0) -> list[Entry]:
         """With `wait_ms` rows that are held are waited for that long; else they are passed over."""
@@ -86,23 +85,25 @@ class Committer:
             )  # fmt: skip
             results = await transact(rows, commands)
         if all_new and rows.met:
-            self._looks = LOOKS_AFTER_MEETING
-        self.commits += not rows.written.is_empty
-        met = [entry for entry in entries if _names(entry, rows.met)] if rows.met else []
+            self._batches_to_look_first = LOOKS_AFTER_MEETING
+        met = {entry for entry in entries if _names(entry, rows.met)} if rows.met else set()
+        self.commits += not rows.written.is_empty and len(met) < len(entries)
         at = 0
         for entry in entries:
             if entry not in met:
                 entry.results = results[at : at + len(entry.commands)]
             at += len(entry.commands)
-        return met
+        return [entry for entry in entries if entry in met]
 
     def _may_all_be_new(self, wanted: Wanted) -> bool:
         """Whether these are registrations that nothing is known of. Mostly their ids are new, and the write says which
         are not: a look before it would be a trip for nothing. Where some were not, looks pay for a while."""
         if wanted.ids or not wanted.seen_ids or self._shared.time.given is not None:
             return False
-        if self._looks:
-            self._looks -= 1
+        if self._batches_to_look_first:
+            self._batches_to_look_first -= 1
+            return False
+        if not self._shared.time.was_heard_lately:
             return False
         return not any(map(self._shared.registrations.knows, wanted.seen_ids))
 

@@ -159,9 +159,12 @@ class Inspection:
         return [_judged(row, me) for row in await self._read("owners")]
 
     async def lapsed(self, now_ms: int, dead: Collection[str]) -> list[Held]:
-        """Runs whose lease has lapsed, and those of owners proved dead (as if they had none)."""
+        """Runs whose lease was given back or has lapsed, and those of owners proved dead (as if they had none)."""
         found = _decoded(await self._read("lapsed", now=now_ms, dead=list(dead)))
-        return [(record, None if lease and lease.owner.incarnation in dead else lease) for record, lease in found]
+        return [
+            (record, None if lease and not lease.released and lease.owner.incarnation in dead else lease)
+            for record, lease in found
+        ]
 
     async def departed(self) -> list[Held]:
         return _decoded(await self._read("departed"))

@@ -6,8 +6,9 @@ program hears of it like all others, by the hint that goes out with the commit, 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from copy import copy
 from typing import Any, cast
 
 from perdure.codec import POSTED_CODEC, decode_registration, decode_state, encode_posted
@@ -20,7 +21,7 @@ from perdure.stores.postgres.drivers import Asks, adapted, sqlstate_of
 from perdure.stores.postgres.faults import Overtaken
 from perdure.stores.postgres.hints import channel_of
 from perdure.stores.postgres.rows import PostgresRows
-from perdure.stores.postgres.shared import KnownRegistrations, Shared, database_moment
+from perdure.stores.postgres.shared import KnownRegistrations, OwnChanges, Shared, database_moment
 from perdure.stores.postgres.statements import Statements
 from perdure.stores.postgres.url import quoted
 from perdure.stores.postgres.wanted import Wanted
@@ -159,13 +160,10 @@ class _Silent(Shared):
         super().__init__(shared.target, shared.time.given, NoMoments())
         self.registrations = KnownRegistrations(0)
 
-    def note_change(self, position: int) -> None:
-        """The caller's transaction is like that of another program."""
-
     def for_one(self) -> Shared:
         """For one transaction. Leases of another boot are left to whoever claims."""
-        one = _Silent.__new__(_Silent)
-        one.__dict__.update(self.__dict__)
+        one = copy(self)
+        one.own_changes = OwnChanges()  # to this program it is like another's
         one.time = type(self.time)(self.time.given)
         one.boot_id = None if self.time.given is None else self.time.given.now().boot_id
         return one
@@ -175,7 +173,13 @@ class _JoinedRows(PostgresRows):
     """The row primitives in a transaction that somebody else begins and ends."""
 
     def __init__(
-        self, asks: Asks, shared: Shared, wanted: Wanted, sql: Statements, constants: dict[str, str], check: Any
+        self,
+        asks: Asks,
+        shared: Shared,
+        wanted: Wanted,
+        sql: Statements,
+        constants: dict[str, str],
+        check: Callable[[str], None],
     ) -> None:
         # They ask a connection for no more than it has here; to begin, commit and roll back is not theirs.
         super().__init__(cast("Connection", asks), shared, wanted)

@@ -55,10 +55,10 @@ class OwnerBook:
 
     async def prove_deaths(self) -> tuple[DeathProof, ...]:
         """Proofs about the holders that can be proved dead. A death is proved once: an incarnation never recurs."""
-        now_ms, foreign = self._shared.time.local.now().boot_ms, self._changes.foreign
+        now_ms, others_ended = self._shared.time.local.now().boot_ms, self._changes.others_ended
         if not self._know_holders(now_ms):
             self._holders = [_identity(row) for row in await self._reader.rows("holders")]
-            self._read_at_ms, self._read_at = now_ms, foreign
+            self._read_at_ms, self._read_at = now_ms, others_ended
             held = {holder.incarnation for holder in self._holders}
             self._proofs = {incarnation: proof for incarnation, proof in self._proofs.items() if incarnation in held}
         for holder in self._holders:
@@ -67,12 +67,12 @@ class OwnerBook:
         return tuple(self._proofs.values())
 
     def _know_holders(self, now_ms: int) -> bool:
-        """Read a moment ago; or looks since then have found that nobody else has written anything."""
+        """Read a moment ago; or looks since then have found that nothing was written that could make one."""
         if self._read_at_ms is None:
             return False
         if 0 <= now_ms - self._read_at_ms < HOLDERS_GOOD_FOR_MS:
             return True
-        return self._changes.is_fresh and self._changes.foreign == self._read_at
+        return self._changes.is_fresh and self._changes.others_ended == self._read_at
 
     def _prove(self, owner: OwnerIdentity) -> DeathProof | None:
         if owner.incarnation in self._mine or owner.host != self._me.host:  # copies of one machine share its boot id

@@ -76,6 +76,7 @@ class Deliverer:
                     raise_typed(error, self._shared.store)
             except _Undoable as undoable:
                 kept.update(undoable.errors)
+                wanted = MOST_AT_ONCE
             except Exception as error:
                 if is_lost(error):
                     self._connections.drop_idle()

@@ -62,6 +62,7 @@ class PostgresRows:
         self._again: dict[str, list[str]] = {}
         self._proposed: tuple[Lanes, frozenset[str], int, Sequence[Candidate]] | None = None
         self._now: Moment | None = None
+        self._change: int | None = None
         self.written = Written()
 
     async def begin(self) -> Moment:
@@ -88,7 +89,12 @@ class PostgresRows:
         return self._now
 
     async def commit(self) -> None:
-        await self.commit_by(lambda: self._connection.execute("COMMIT"))
+        try:
+            await self.commit_by(lambda: self._connection.execute("COMMIT"))
+        except Unconfirmed as unconfirmed:
+            if self.written.is_empty:  # whether nothing was committed makes no difference
+                raise unconfirmed.cause from None
+            raise
 
     async def commit_by(self, commit: Callable[[], Awaitable[object]]) -> None:
         """Write what was decided, then commit."""
@@ -100,6 +106,8 @@ class PostgresRows:
             self._shared.moments.reached("commit.after")
         except Exception as error:
             if is_lost(error):
+                if self._change is not None:
+                    self._shared.own_changes.note_unconfirmed(self._change)
                 raise Unconfirmed(error) from error
             raise
         self._shared.boot_id = self._now.boot_id if self._now is not None else None
@@ -242,4 +250,15 @@ class PostgresRows:
         self.met = frozenset(answer["met"] or ())
         if answer["overtaken"] or (self.met and not self._partly):
             raise Overtaken
-        self._shared.note_change(answer["change_position"])
+        if self._all_new:
+            self._check_time(answer["now_ms"])
+        self._change = answer["change_position"]
+        self._shared.own_changes.note(self._change)
+
+    def _check_time(self, now_ms: int) -> None:
+        """The server's time that was only believed when it decided must not have been ahead of it."""
+        assert self._now is not None
+        if self._now.wall_ms > now_ms:
+            self._shared.time.was_ahead(now_ms)
+            raise Overtaken
+        self._shared.time.heard(now_ms)

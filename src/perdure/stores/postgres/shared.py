@@ -15,6 +15,7 @@ from perdure.stores.registration_cache import REGISTRATION_CACHE_BYTES, Registra
 DATABASE_BOOT = "database"
 """The boot id of leases that the server's clock decides: it is one clock for all hosts, and its boots don't matter."""
 
+READING_GOOD_FOR_MS = 10_000
 ROWS_IN_BLOCK = 1_024
 MOST_OWN_CHANGES = 200_000
 
@@ -35,9 +36,19 @@ class DatabaseTime:
     def heard(self, now_ms: int) -> None:
         """A reading has just arrived; it was taken before."""
         local_ms = self._local.now().boot_ms
-        kept = [(at_ms, ahead_ms) for at_ms, ahead_ms in self._ahead_ms if at_ms > local_ms - 10_000]
+        kept = [(at_ms, ahead_ms) for at_ms, ahead_ms in self._ahead_ms if at_ms > local_ms - READING_GOOD_FOR_MS]
         ahead_ms = now_ms - local_ms
         self._ahead_ms = [(at, ahead) for at, ahead in kept if ahead > ahead_ms] + [(local_ms, ahead_ms)]
+
+    @property
+    def was_heard_lately(self) -> bool:
+        """Whether a reading is so fresh that the two clocks can't have drifted apart since."""
+        return bool(self._ahead_ms) and self._local.now().boot_ms - self._ahead_ms[-1][0] < READING_GOOD_FOR_MS
+
+    def was_ahead(self, now_ms: int) -> None:
+        """What was believed is shown to be ahead of the server, which was stepped back: only this reading counts."""
+        self._ahead_ms = []
+        self.heard(now_ms)
 
     def now(self) -> Moment:
         if self.given is not None:
@@ -94,6 +105,30 @@ class NewRows:
         return taken
 
 
+class OwnChanges:
+    """Change positions of this program's transactions, from which others' are told. Used by several threads."""
+
+    def __init__(self) -> None:
+        self.positions: set[int] = set()
+        self._unconfirmed = False
+
+    def note(self, position: int) -> None:
+        """Before its commit. If nobody ever looks for others', the oldest knowledge goes."""
+        if len(self.positions) >= MOST_OWN_CHANGES:
+            self.positions.clear()
+        self.positions.add(position)
+
+    def note_unconfirmed(self, position: int) -> None:
+        """Nobody here was told of it, so it is like another's, whether it has been looked over already or not."""
+        self.positions.discard(position)
+        self._unconfirmed = True
+
+    def take_unconfirmed(self) -> bool:
+        """Whether there was one since this was asked last."""
+        found, self._unconfirmed = self._unconfirmed, False
+        return found
+
+
 class Shared:
     """See the module."""
 
@@ -105,14 +140,7 @@ class Shared:
         self.new_rows = NewRows(self.sql, target.schema)
         self.boot_id: str | None = None
         """The boot whose leases are the only ones left, where a given clock decides."""
-        self.own_changes: set[int] = set()
-        """Change positions of transactions of this program that others' are told from."""
-
-    def note_change(self, position: int) -> None:
-        """Of a transaction of our own. If nobody ever looks for others', the oldest knowledge goes."""
-        if len(self.own_changes) >= MOST_OWN_CHANGES:
-            self.own_changes.clear()
-        self.own_changes.add(position)
+        self.own_changes = OwnChanges()
 
     def for_another_loop(self) -> Shared:
         """The same for use on another event loop: what is known is not shared between threads, but for our changes."""

@@ -84,11 +84,13 @@ class WaitingLine:
     def _let_go(self, id: str) -> None:
         """Back into the line with those who wait behind this process, and with those who wait behind them: also they
         stand aside, so what they wait for may be each other. Whoever must still wait is set aside again."""
-        for waiting in self._behind.pop(id, ()):
-            heapq.heappush(self._older, waiting)
-            for named in waiting.ids:
-                _take_off(self._aside, named)
-                self._let_go(named)
+        ids = [id]
+        while ids:
+            for waiting in self._behind.pop(ids.pop(), ()):
+                heapq.heappush(self._older, waiting)
+                for named in waiting.ids:
+                    _take_off(self._aside, named)
+                ids += waiting.ids
 
     @property
     def is_empty(self) -> bool:

@@ -129,11 +129,12 @@ FULL JOIN (SELECT l.incarnation, min(l.owner) AS owner, count(*) AS held FROM pe
 ORDER BY 1 LIMIT 1000;
 
 -- name: lapsed
--- Runs whose lease has lapsed or whose owner is proved dead, with the lease. A walk through the standing leases.
+-- Runs whose lease was given back (that alone leaves their status as it was) or has lapsed, or whose owner is proved
+-- dead, with the lease. A walk through the standing leases.
 SELECT p.id, r.body, p.state, perdure.lease_text(p.id, l) AS lease
 FROM perdure.leases AS l
 JOIN perdure.processes AS p ON p.row = l.row JOIN perdure.registrations AS r ON r.row = p.row
-WHERE NOT l.released AND (l.boot_expires_at <= :now::bigint OR l.incarnation = ANY (:dead::text[]))
+WHERE l.released OR l.boot_expires_at <= :now::bigint OR l.incarnation = ANY (:dead::text[])
 ORDER BY l.row LIMIT 1000;
 
 -- name: rows_about

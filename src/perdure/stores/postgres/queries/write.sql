@@ -23,7 +23,7 @@ JOIN perdure.events AS e ON e.row = p.row AND e.replay_key = wanted.replay_key
 ORDER BY 1, 2;
 
 -- name: write_rows
-SELECT * FROM perdure.write_rows(
+SELECT w.*, perdure.now_ms() AS now_ms FROM perdure.write_rows(
     :new_rows, :new_ids, :new_lanes, :new_priorities, :new_statuses, :new_ready, :new_deadlines, :new_settles,
     :new_parents, :new_states, :new_bodies,
     :saved_rows, :saved_statuses, :saved_ready, :saved_deadlines, :saved_settles, :saved_states,
@@ -32,7 +32,7 @@ SELECT * FROM perdure.write_rows(
     :lease_rows, :lease_stood_fences, :lease_stood_expiries, :lease_owners, :lease_incarnations, :lease_tokens,
     :lease_fences, :lease_claims, :lease_claimed, :lease_expires, :lease_boots, :lease_boot_expires, :lease_released,
     :lease_lanes, :lease_priorities, :lease_settles,
-    :dropped_rows, :dropped_fences, :dropped_expiries, :progress_rows, :progress_bodies, :partly);
+    :dropped_rows, :dropped_fences, :dropped_expiries, :progress_rows, :progress_bodies, :partly) AS w;
 
 -- name: take_posted
 SELECT * FROM perdure.take_posted(:wanted, :but);
