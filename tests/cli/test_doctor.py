@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from perdure import Host, ProcessContext, WorkerOptions
 from tests.cli.running import Perdure, Start, status, until
 
 NAMES = {
@@ -83,6 +85,46 @@ def test_owner_bound_work_of_a_dead_worker_fails_the_check_with_the_command_that
     assert (code, attention["state"]) == (1, "fail")
     assert "needs_abandon" in attention["detail"]
     assert "perdure abandon once-1" in attention["fix"]
+
+
+def test_a_run_that_a_drain_has_given_back_waits_for_a_worker(perdure: Perdure) -> None:
+    asyncio.run(drained("long-1"))
+    code, found = checks(perdure)
+    (leases,) = [check for check in found if check["name"] == "leases"]
+    assert (code, leases["state"]) == (0, "warn")
+    assert leases["detail"] == "1 run waits for a worker: long-1"
+
+
+async def drained(id: str) -> None:
+    """A worker is stopped in peace while it runs this process."""
+    host = Host("sqlite:///shop.db", options=WorkerOptions(drain_grace_ms=0))
+    entered = asyncio.Event()
+
+    @host.process(recovery="rerunnable")
+    async def long(ctx: ProcessContext) -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    async with host:
+        await host.start(long, id=id)
+        await entered.wait()
+
+
+def test_a_run_that_is_to_be_abandoned_is_told_and_not_said_to_run_again(
+    perdure: Perdure, start_process: Start
+) -> None:
+    perdure("start", "shop:host", "once", "--input", "60", "--id", "once-1")
+    worker = start_process("worker", "shop:host")
+    until(lambda: status(perdure, "once-1") == "running")
+    worker.send_signal(signal.SIGSTOP)  # it must not come to its end by itself meanwhile
+    assert perdure("abandon", "once-1", "--db", "shop.db").exit_code == 0
+    worker.send_signal(signal.SIGKILL)
+    worker.wait(10)
+    code, found = checks(perdure)
+    (leases,) = [check for check in found if check["name"] == "leases"]
+    assert (code, leases["state"]) == (0, "warn")
+    assert leases["detail"] == "1 run that nobody works at is to be abandoned: once-1"
+    assert states(found)["attention"] == "ok"
 
 
 @pytest.mark.parametrize(

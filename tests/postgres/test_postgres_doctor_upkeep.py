@@ -1,9 +1,8 @@
-"""Doctor on PostgreSQL: what holds up others, tables and indexes that are kept badly, and what lives there."""
+"""Doctor on PostgreSQL: what holds up others, and tables and indexes that are kept badly."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +12,11 @@ from msgspec import structs
 
 from perdure.cli.doctoring import upkeep
 from perdure.cli.doctoring.limits import Limits
-from perdure.model.leases import Owner
 from perdure.stores.postgres.findings import OpenTransaction
-from tests.postgres.looks import USUAL, doctor, looked_at, named, troubles
+from tests.postgres.looks import USUAL, looked_at, named, troubles
 from tests.postgres.quiet import quiet_world
 from tests.postgres.roles import granted
-from tests.postgres.server import direct_url, server_url
-from tests.postgres.shops import approve, own, shop
+from tests.postgres.server import direct_url
 from tests.postgres.worlds import run, until, waiting, world
 
 # --- what holds up others --------------------------------------------------------------------------------------
@@ -219,72 +216,6 @@ def test_a_partial_index_that_was_never_read_is_told_of_once_it_is_large(tmp_pat
             assert (small.state, "processes_parent" in small.detail) == ("ok", True)
             large = [check for check in await looked_at(w, Limits(writes=0, index_bytes=0)) if check.name == "unused"]
             assert {check.state for check in large} == {"warn"}
-
-    run(test())
-
-
-# --- what lives there ------------------------------------------------------------------------------------------
-
-
-def test_owners_are_told_apart_by_proof_and_runs_of_the_dead_are_named(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with world(tmp_path) as w:
-            await w.registry.enrol(Owner("a", "a-1"))
-            await w.register("mine")
-            await w.claim("a")
-            alive = named(await looked_at(w), "owner")
-            assert (alive.state, alive.detail.partition(":")[0]) == ("ok", "a (a-1) is alive, 1 lease")
-
-            await w.sql.execute(
-                f'UPDATE "{w.schema}".owners SET identity = '
-                "jsonb_set(identity::jsonb, '{pid_start}', '1')::text"  # another program had its pid before
-            )
-            found = await looked_at(w)
-            assert "a (a-1) is dead, 1 lease: pid_reused" in named(found, "owner").detail
-            assert named(found, "leases").detail == "1 run waits for a worker: mine"
-            assert troubles(found) == {"owner": "warn", "leases": "warn"}
-
-            await w.sql.execute(
-                f"UPDATE \"{w.schema}\".owners SET identity = jsonb_set(identity::jsonb, '{{host}}', '\"far\"')::text"
-            )
-            assert "is unproven, 1 lease" in named(await looked_at(w), "owner").detail
-
-    run(test())
-
-
-def test_an_owner_in_another_program_of_this_machine_is_seen_alive(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with world(tmp_path) as w:
-            await w.registry.enrol(Owner("a", "a-1"))
-            found = await asyncio.to_thread(doctor, url=f"{server_url()}?schema={w.schema}")
-            assert f"a (a-1) is alive, 0 leases: pid {os.getpid()} on" in found.stdout
-
-    run(test())
-
-
-def test_a_lapsed_run_that_nobody_may_enter_again_needs_a_decision(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with world(tmp_path) as w:
-            await w.register("bound", recovery="owner_bound")
-            await w.claim("a")
-            await w.lapse("bound")
-            found = await looked_at(w)
-            attention = named(found, "attention")
-            assert (attention.state, attention.detail.startswith("bound needs_abandon")) == ("fail", True)
-            assert "perdure abandon bound" in attention.fix
-
-    run(test())
-
-
-def test_a_signal_that_is_posted_and_not_delivered_is_told(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with shop(tmp_path, work=False) as s:
-            await s.host.start(s.await_approval, id="order")
-            async with own() as mine:
-                await s.host.get_handle("order").signal(approve, "yes", id="one", connection=mine.connection)
-                await mine.commit()
-            posted = named(await looked_at(s.w), "posted")
-            assert (posted.state, posted.detail) == ("warn", "1 signal waits for delivery, first to order")
 
     run(test())
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import apsw
 
+from perdure.cli.doctoring.check import Check
+from perdure.cli.doctoring.work import check_owner, check_runs, check_statuses
 from perdure.cli.text import counted, duration, moment, size
 from perdure.clock import Clock
 from perdure.errors import StoreError
@@ -18,23 +18,11 @@ from perdure.stores.owners import OwnerReport
 from perdure.stores.sqlite.connection import OLDEST_SQLITE, WAL_LIMIT_BYTES
 from perdure.stores.sqlite.filesystem import unsafe_filesystem
 from perdure.stores.sqlite.inspection import Inspection
-from perdure.transitions.explain import explain
-from perdure.transitions.leases import has_expired
+
+__all__ = ["Check", "check_store"]
 
 SYNCHRONOUS = {0: "OFF", 1: "NORMAL", 2: "FULL", 3: "EXTRA"}
 CLOCK_TOLERANCE_MS = 1_000
-SHOWN = 20
-
-
-@dataclass(frozen=True)
-class Check:
-    """One finding. `fix` says what to do about it; `error` is set when the store can't be used at all."""
-
-    name: str
-    state: Literal["ok", "warn", "fail"]
-    detail: str
-    fix: str = ""
-    error: StoreError | None = None
 
 
 def check_store(path: Path, clock: Clock) -> Iterator[Check]:
@@ -55,8 +43,8 @@ def check_store(path: Path, clock: Clock) -> Iterator[Check]:
         owners = inspection.owners(clock.now().boot_id, one_kernel=unsafe_filesystem(path) is None)
         yield _sockets(inspection, owners)
         yield from _owners(owners)
-        yield from _leases(inspection, owners, clock)
-        yield _statuses(inspection)
+        yield from _runs(inspection, owners, clock)
+        yield check_statuses(inspection.counts(), inspection.unknown_statuses())
     except StoreError as error:
         yield Check("reading", "fail", str(error.fields["problem"]), str(error.fields["remedy"]), error)
     finally:
@@ -155,54 +143,11 @@ def _owners(owners: Sequence[OwnerReport]) -> Iterator[Check]:
     if not owners:
         yield Check("owners", "ok", "no worker is enrolled")
     for owner in owners:
-        if owner in past:
-            continue
-        detail = f"{owner.name} ({owner.incarnation[:8]}) is {owner.state}, {counted(owner.leases, 'lease')}"
-        fix = ""
-        if owner.state == "dead":
-            fix = "The next worker takes its runs over at once: perdure worker MODULE:HOST"
-        elif owner.state == "unproven" and owner.leases:
-            fix = "Its runs are taken over when their leases lapse."
-        yield Check("owner", "warn" if fix else "ok", f"{detail}: {owner.detail}", fix)
+        if owner not in past:
+            waits = owner.state == "unproven" and owner.leases > 0
+            yield check_owner(owner, "Its runs are taken over when their leases lapse." if waits else "")
 
 
-def _leases(inspection: Inspection, owners: Sequence[OwnerReport], clock: Clock) -> Iterator[Check]:
+def _runs(inspection: Inspection, owners: Sequence[OwnerReport], clock: Clock) -> Iterator[Check]:
     dead = {owner.incarnation for owner in owners if owner.state == "dead"}
-    now = clock.now()
-    lapsed, attention = [], []
-    for record, lease in inspection.unended(dead):
-        explanation = explain(record, lease, now)
-        if explanation.needs_attention:
-            attention.append((record.id, explanation))
-        elif record.registration.recovery == "rerunnable" and (lease is None or has_expired(lease, now)):
-            lapsed.append(record.id)
-    if lapsed:
-        yield Check(
-            "leases", "warn", f"{counted(len(lapsed), 'run waits', 'runs wait')} for a worker: {_listed(lapsed)}",
-            "The next worker runs them again: perdure worker MODULE:HOST",
-        )  # fmt: skip
-    else:
-        yield Check("leases", "ok", "every run has a live lease")
-    for id, explanation in attention[:SHOWN]:
-        fix = " or: ".join(explanation.you_can)
-        yield Check("attention", "fail", f"{id} {explanation.verdict}: {'; '.join(explanation.because)}", fix)
-    if len(attention) > SHOWN:
-        yield Check("attention", "fail", f"{len(attention) - SHOWN} more rows need attention")
-    if not attention:
-        yield Check("attention", "ok", "no row needs a decision")
-
-
-def _statuses(inspection: Inspection) -> Check:
-    unknown = inspection.unknown_statuses()
-    if unknown:
-        shown = _listed([f"{id} ({status})" for id, status in unknown])
-        return Check(
-            "status", "fail", f"rows with a status that this version doesn't know: {shown}", "Upgrade Perdure."
-        )
-    counts = inspection.counts()
-    listed = ", ".join(f"{count:,} {status}" for status, count in counts.items())
-    return Check("status", "ok", listed or "no processes yet")
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return check_runs(inspection.unended(dead), clock.now())

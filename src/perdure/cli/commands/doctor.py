@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from perdure.cli.access import check_exists, sqlite_path
-from perdure.cli.checks import Check, check_store
+from perdure.cli.checks import check_store
 from perdure.cli.described import plain
+from perdure.cli.doctoring.check import Check
 from perdure.cli.exit_codes import ExitCode
 from perdure.cli.progress import progress
 from perdure.cli.surface import Surface, common, run_async

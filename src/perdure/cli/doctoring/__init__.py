@@ -1,1 +1,1 @@
-"""What `perdure doctor` makes of what it finds in a PostgreSQL database."""
+"""What `perdure doctor` makes of what it finds."""

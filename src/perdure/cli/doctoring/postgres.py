@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any
 
-from perdure.cli.checks import Check
 from perdure.cli.doctoring import server, upkeep, work
+from perdure.cli.doctoring.check import Check
 from perdure.cli.doctoring.limits import Limits
 from perdure.clock import Clock, Moment
 from perdure.errors import StoreError, StoreReadOnly, StoreUnavailable
@@ -161,7 +161,8 @@ class _Look:
         about: int = await self._found.value("rows_about")
         if about > self._limits.counted_rows:
             return [Check("status", "ok", f"about {about:,} processes; so many are not counted by status")]
-        return [work.check_statuses(await self._found.rows("statuses", StatusCount))]
+        found = await self._found.rows("statuses", StatusCount)
+        return [work.check_statuses({row.status: row.count for row in found})]
 
     async def _may_count(self) -> bool:
         about: int = await self._found.value("rows_about")

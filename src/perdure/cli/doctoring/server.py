@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from perdure.cli.checks import Check
+from perdure.cli.doctoring.check import Check
 from perdure.cli.doctoring.limits import Limits
 from perdure.cli.text import duration, moment
 from perdure.hosting.serving import SAFETY_INTERVAL_S

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from perdure.cli.checks import Check
+from perdure.cli.doctoring.check import Check
 from perdure.cli.doctoring.limits import Limits
 from perdure.cli.text import counted, duration, size
 from perdure.stores.postgres.findings import (
