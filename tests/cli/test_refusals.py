@@ -197,7 +197,7 @@ def test_the_table_of_exit_codes_names_every_code(perdure: Perdure) -> None:
     assert len(json.loads(perdure("help", "exit-codes", "--json").stdout)["codes"]) == len(MEANINGS)
 
 
-@pytest.mark.parametrize("command", [["ls"], ["show", "a"], ["migrate"], ["start", "shop:host", "tick"]])
+@pytest.mark.parametrize("command", [["ls"], ["show", "a"], ["migrate"], ["start", "shop:host", "tick"], ["doctor"]])
 def test_a_missing_driver_is_named_with_how_to_get_it(
     command: list[str], perdure: Perdure, monkeypatch: pytest.MonkeyPatch
 ) -> None:

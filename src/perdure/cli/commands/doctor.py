@@ -19,7 +19,7 @@ from perdure.cli.text import counted
 from perdure.clock import SystemClock
 from perdure.errors import InvalidOption, StoreError, StoreUnavailable
 from perdure.ids import SystemIds
-from perdure.stores.postgres.url import is_postgres, without_password
+from perdure.stores.postgres.url import check_driver, is_postgres, without_password
 from perdure.stores.sqlite.inspection import Inspection
 from perdure.stores.sqlite.verification import Damage, count_processes, verify
 
@@ -62,6 +62,7 @@ def doctor(surface: Surface, verifying: bool) -> int:
 
 
 async def _look_at_postgres(surface: Surface) -> int:
+    check_driver(surface.url)
     from perdure.cli.doctoring.postgres import check_store as check_postgres
 
     checks: list[Check] = []
