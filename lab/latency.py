@@ -12,6 +12,7 @@ from typing import Any
 import apsw
 import msgspec
 
+from lab.percentiles import percentile
 from lab.program import ChildChannel, Program
 from perdure.engines.python.context import ProcessContext
 from perdure.host import Host
@@ -54,15 +55,14 @@ def run_latency(folder: Path, *, rounds: int, idle_seconds: float) -> LatencyRep
 
 
 def report_on(took_ms: list[float], statements: dict[str, int], idle_seconds: float) -> LatencyReport:
-    ordered = sorted(took_ms)
-    p50, p95, p99 = (round(ordered[int(len(ordered) * part)], 2) for part in (0.50, 0.95, 0.99))
+    p50, p95, p99 = (percentile(took_ms, percent) for percent in (50, 95, 99))
     per_s = round(sum(statements.values()) / idle_seconds, 2)
     breaches = []
     if p95 >= P95_BOUND_MS:
         breaches.append(f"95 % of results came back within {p95} ms, not within {P95_BOUND_MS} ms")
     if per_s >= IDLE_BOUND_PER_S:
         breaches.append(f"an idle host executes {per_s} statements a second, not fewer than {IDLE_BOUND_PER_S}")
-    return LatencyReport(len(ordered), p50, p95, p99, idle_seconds, per_s, statements, tuple(breaches))
+    return LatencyReport(len(took_ms), p50, p95, p99, idle_seconds, per_s, statements, tuple(breaches))
 
 
 def _define(host: Host) -> Any:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from perdure import Host, ProcessContext, Signal, WorkerOptions
+from lab.holder import define_held, stop
+from perdure import Host, WorkerOptions
 from perdure.errors import UnknownProcess
 from tests.postgres.server import server_url
 from tests.postgres.worlds import run, until, world
 
-stop = Signal("stop", str)
 RENEWALS, STEPS, OTHERS = 4, 40, 40
 """How many of each are seen while the transaction is held."""
-
-
-async def note(number: int) -> int:
-    await asyncio.sleep(0.01)
-    return number
 
 
 def test_the_target_keeps_its_lease_and_its_steps_and_others_go_on_while_it_is_held(tmp_path: Path) -> None:
@@ -30,27 +24,7 @@ def test_the_target_keeps_its_lease_and_its_steps_and_others_go_on_while_it_is_h
             host = Host(f"{server_url()}?schema={w.schema}", options=options)
             peer = Host(f"{server_url()}?schema={w.schema}", options=options)
 
-            @host.process(recovery="rerunnable", signals=[stop])
-            async def busy(ctx: ProcessContext) -> str:
-                """Steps until it is told to stop."""
-                told: list[str] = []
-
-                async def listen(ctx: ProcessContext) -> None:
-                    told.append(await ctx.wait(stop))
-
-                async def work(ctx: ProcessContext) -> None:
-                    number = 0
-                    while not told:
-                        number += 1
-                        await ctx.step(note, number, key=str(number))
-
-                await ctx.branches(listen, work)
-                return told[0]
-
-            @host.process(recovery="rerunnable")
-            async def small(ctx: ProcessContext) -> str:
-                return "done"
-
+            small, busy = define_held(host)
             peer.add(small)  # only the first host can run the target
             async with host, peer:
                 target = await host.start(busy, id="target")
