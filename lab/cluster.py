@@ -127,9 +127,10 @@ def lesser_user() -> dict[str, object]:
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
 
 
-def end_with_parent() -> None:
-    """For `preexec_fn`: SIGQUIT when the thread that has started the program is gone."""
-    ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGQUIT)
+def end_with_parent(how: signal.Signals = signal.SIGQUIT) -> None:
+    """This program gets the signal, stopped or not, when the thread that has started it is gone. As it stands it is
+    for `preexec_fn`."""
+    ctypes.CDLL(None).prctl(DIE_WITH_PARENT, how)
 
 
 def free_port() -> int:

@@ -6,7 +6,6 @@ import asyncio
 import random
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import assert_never
 
 import asyncpg
@@ -93,9 +92,3 @@ class Injector:
         async with asyncio.timeout(LONGEST_WAIT_S):
             while not await asyncio.to_thread(self._cluster.is_ready):  # noqa: ASYNC110 - another program gets ready
                 await asyncio.sleep(0.02)
-
-
-async def end_quietly(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task

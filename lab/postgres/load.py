@@ -73,11 +73,6 @@ class Load:
             task.add_done_callback(self._ended)
             await asyncio.sleep(1 / self._rate)
 
-    async def finish(self) -> None:
-        """Until all was answered."""
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
-
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -6,7 +6,6 @@ SIGUSR1 makes it tell where its tasks stand.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import logging
 import os
@@ -16,6 +15,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
+from lab.cluster import end_with_parent
 from lab.ledger import Ledger
 from lab.postgres.lines import AnyLine, FaultReported, WorkerUp, boot_ms, open_ledger
 from lab.postgres.plans import LEASE_TTL_MS, RENEW_EVERY_MS
@@ -31,7 +31,6 @@ OPTIONS = WorkerOptions(
     infrastructure_backoff_ms=200,
 )  # fmt: skip
 PARKING_S = 0.3
-DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2): it reaches a stopped program too
 
 
 class Reporting:
@@ -84,7 +83,7 @@ async def work(url: str, ledger: Ledger[AnyLine], slot: int) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     url, ledger, slot = arguments
-    ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+    end_with_parent(signal.SIGKILL)
     if os.getppid() == 1:
         return 1  # it has ended already
     logging.basicConfig(format="%(asctime)s %(name)s %(message)s")
