@@ -63,8 +63,9 @@ def check(figure: dict[str, Any]) -> None:
     assert figure["min"] > 0
     assert len(figure["samples"]) >= 1
     assert figure["unit"]
+    if "ratio" in figure or figure.get("target", "").startswith("ratio "):
+        assert figure["ratio"] > 0
     if "target" in figure:
-        assert figure.get("ratio", 1) > 0
         assert figure["holds"] in (True, False)
 
 
