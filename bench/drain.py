@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.measure import Plan, Target, emit, emit_pair, median, ratio, scratch
 from bench.raw import JOB_BATCH, drain_rates, job_rates
-from bench.subject import ORDER, make_host, take_templates
+from bench.subject import ORDER, make_host, take_templates, url_of
 from perdure import WorkerOptions
 from perdure.clock import SystemClock
 from perdure.hosting.urls import open_registry
@@ -46,7 +46,7 @@ class Ends:
 
 
 async def register(path: Path, n: int, *, delay_s: float | None = None) -> None:
-    host, noop = make_host(path, work=False)
+    host, noop = make_host(url_of(path), work=False)
     async with host:
         await host.start_many(noop, [ORDER] * n, delay=delay_s)
 
@@ -65,7 +65,7 @@ async def drain(path: Path, n: int, concurrency: int | None = None) -> Drained:
     registry = await open_registry(f"sqlite:///{path}", SystemClock())
     ends = Ends(n)
     registry.observe(ends.committed)
-    host, _ = make_host(path, work=True, concurrency=concurrency, registry=registry)
+    host, _ = make_host(url_of(path), work=True, concurrency=concurrency, registry=registry)
     began, began_cpu = time.perf_counter(), time.process_time()
     async with host:
         await ends.all_ended.wait()

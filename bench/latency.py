@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.measure import Plan, emit, median, percentile, ratio, scratch
 from bench.raw import OneCommit
-from bench.subject import ORDER, make_host
+from bench.subject import ORDER, make_host, url_of
 
 SAMPLES = 200
 IDLE_S = 0.005
@@ -20,7 +20,7 @@ async def samples(folder: Path, count: int) -> tuple[list[float], list[float]]:
     """Milliseconds of ours and of the raw commit, in turns; the host is idle before each."""
     ours, raw = [], []
     commit = OneCommit(folder / "raw.db")
-    host, noop = make_host(folder / "ours.db", work=True)
+    host, noop = make_host(url_of(folder / "ours.db"), work=True)
     async with host:
         for turn in range(count + 20):
             await asyncio.sleep(IDLE_S)

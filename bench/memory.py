@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.drain import drain, register
 from bench.measure import Plan, child, emit, scratch
-from bench.subject import make_host
+from bench.subject import make_host, url_of
 
 ROWS_PER_N = 10
 FAR_S = 30 * 86_400.0
@@ -32,7 +32,7 @@ def peak_mb() -> float:
 
 
 async def _idle(path: Path) -> None:
-    host, _ = make_host(path, work=True)
+    host, _ = make_host(url_of(path), work=True)
     async with host:
         await asyncio.sleep(SETTLED_S)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.measure import Plan, emit_pair, median, scratch
 from bench.raw import insert_rates
-from bench.subject import ORDER, Templates, make_host, take_templates
+from bench.subject import ORDER, Templates, make_host, take_templates, url_of
 from perdure import Host, Process
 
 AT_ONCE = 100
@@ -52,7 +52,7 @@ def _measure(plan: Plan, templates: Templates, name: str, start: Starting, n: in
 
 
 async def _rate(path: Path, start: Starting, n: int, sizes: list[int]) -> float:
-    host, noop = make_host(path, work=False)
+    host, noop = make_host(url_of(path), work=False)
     async with host:
 
         def committed(receipts: Sequence[object]) -> None:

@@ -31,12 +31,16 @@ async def _noop(ctx: ProcessContext, order: dict[str, Any]) -> bool:
     return True
 
 
+def url_of(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
 def make_host(
-    path: Path, *, work: bool, concurrency: int | None = None, registry: Registry | None = None
+    url: str, *, work: bool, concurrency: int | None = None, registry: Registry | None = None, name: str = "bench"
 ) -> tuple[Host, Process[dict[str, Any], bool]]:
-    """A host on the file with the one definition, `noop`."""
+    """A host on that store with the one definition, `noop`."""
     options = WorkerOptions() if concurrency is None else WorkerOptions(concurrency=concurrency)
-    host = Host(f"sqlite:///{path}", name="bench", work=work, options=options, registry=registry)
+    host = Host(url, name=name, work=work, options=options, registry=registry)
     noop: Process[dict[str, Any], bool] = host.process(recovery="rerunnable", name="noop")(_noop)
     return host, noop
 
@@ -58,7 +62,7 @@ class Templates:
 async def take_templates(folder: Path) -> Templates:
     """Run one process by hand in a file of its own, and read its rows after each step."""
     path = folder / "templates.db"
-    host, noop = make_host(path, work=False)
+    host, noop = make_host(url_of(path), work=False)
     async with host:
         process_id = (await host.start(noop, ORDER)).id
         pending = last_row(path, "processes")

@@ -6,8 +6,8 @@ import time
 
 from bench.measure import Target, emit, median, ratio
 from bench.postgres.place import Place
-from bench.postgres.subject import Row, Templates, make_host, take_templates, url_of
-from bench.subject import OWNER
+from bench.postgres.subject import Templates, make_host, take_templates, url_of
+from bench.subject import OWNER, Row
 from perdure.stores.postgres.connections import Connection
 from perdure.stores.postgres.store import PostgresRegistry
 from perdure.transitions.commands import ClaimNext, ClaimReceipt

@@ -19,7 +19,8 @@ SETTINGS = {
     "shared_buffers": "512MB", "autovacuum_naptime": "1min", "max_wal_size": "1GB",
     "shared_preload_libraries": "pg_stat_statements",
 }  # fmt: skip
-"""Its other settings are the server's own: fsync and synchronous_commit are on."""
+"""Beside those that every cluster of the labs has (lab.cluster.SETTINGS), which these overrule. fsync and
+synchronous_commit are on."""
 
 
 @dataclass

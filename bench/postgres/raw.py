@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from bench.postgres.subject import Row, Templates
+from bench.postgres.subject import Templates
+from bench.subject import Row
 from perdure.stores.postgres.connections import Connection
 
 UNMOVED = ("row", "id", "lane", "priority", "parent")

@@ -7,20 +7,16 @@ from typing import Any
 
 import msgspec
 
-from bench.subject import LEASE_TTL_MS, ORDER, OWNER
-from perdure import Host, Process, ProcessContext, WorkerOptions
+from bench import subject
+from bench.subject import LEASE_TTL_MS, ORDER, OWNER, Row
+from perdure import Host, Process, ProcessContext
 from perdure.contract.registry import Registry
 from perdure.model.outcomes import Completed
 from perdure.stores.postgres.connections import Connection
 from perdure.stores.postgres.store import PostgresRegistry
 from perdure.transitions.commands import ClaimNext, ClaimReceipt, Complete, LeaseRight
 
-Row = dict[str, Any]
 STEPS = 10
-
-
-async def _noop(ctx: ProcessContext, order: dict[str, Any]) -> bool:
-    return True
 
 
 async def _number(number: int) -> int:
@@ -42,9 +38,7 @@ def make_host(
     url: str, *, work: bool, registry: Registry | None = None, concurrency: int | None = None, name: str = "bench"
 ) -> tuple[Host, Process[dict[str, Any], bool], Process[str, int]]:
     """A host with the two definitions: `noop`, and `ten` with its ten steps."""
-    options = WorkerOptions() if concurrency is None else WorkerOptions(concurrency=concurrency)
-    host = Host(url, name=name, work=work, registry=registry, options=options)
-    noop: Process[dict[str, Any], bool] = host.process(recovery="rerunnable", name="noop")(_noop)
+    host, noop = subject.make_host(url, work=work, registry=registry, concurrency=concurrency, name=name)
     ten: Process[str, int] = host.process(recovery="rerunnable", name="ten")(_ten)
     return host, noop, ten
 
