@@ -53,6 +53,7 @@ class _Look:
         self._found, self._clock, self._ids, self._limits = inspection, clock, ids, limits
         self._version = 0
         self._differences: list[Difference] = []
+        self._about: int | None = None
 
     async def checks(self) -> AsyncIterator[Check]:
         try:
@@ -158,15 +159,19 @@ class _Look:
         return [work.check_posted(await self._found.row("posted", PostedReport))] if self._version == NEWEST else []
 
     async def _statuses(self) -> Iterable[Check]:
-        about: int = await self._found.value("rows_about")
-        if about > self._limits.counted_rows:
-            return [Check("status", "ok", f"about {about:,} processes; so many are not counted by status")]
+        if not await self._may_count():
+            said = f"about {await self._count_about():,} processes; so many are not counted by status"
+            return [Check("status", "ok", said)]
         found = await self._found.rows("statuses", StatusCount)
         return [work.check_statuses({row.status: row.count for row in found})]
 
     async def _may_count(self) -> bool:
-        about: int = await self._found.value("rows_about")
-        return about <= self._limits.counted_rows
+        return await self._count_about() <= self._limits.counted_rows
+
+    async def _count_about(self) -> int:
+        if self._about is None:
+            self._about = int(await self._found.value("rows_about"))
+        return self._about
 
     async def _now(self) -> Moment:
         return database_moment(await self._found.value("now"))
