@@ -14,15 +14,15 @@ import pytest
 from lab.cluster import Cluster
 from perdure.contract.moments import MomentName
 from perdure.errors import OutcomeUnknown, StoreFull, StoreLocked, StoreReadOnly, StoreUnavailable
-from perdure.host import Host
 from perdure.model.outcomes import Completed
 from perdure.stores.postgres import committing
 from perdure.stores.postgres.faults import typed
 from perdure.stores.postgres.store import PostgresRegistry
 from perdure.testing.conformance.kit import raw
 from perdure.transitions.commands import Complete, LeaseRight, Receipt, Renew
+from tests.postgres.restarts import a_process_goes_on, nothing_acknowledged_is_lost
 from tests.postgres.server import direct_url, schema_of
-from tests.postgres.worlds import append, claim, register, run, until, world
+from tests.postgres.worlds import append, claim, register, run, world
 
 
 @pytest.fixture(scope="module")
@@ -175,39 +175,11 @@ def test_a_server_that_is_restarted_is_found_again(cluster: Cluster, tmp_path: P
 def test_nothing_acknowledged_is_lost_when_the_server_is_killed_again_and_again(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    async def test() -> None:
-        registry = await PostgresRegistry.open(cluster.url, schema_of(tmp_path / "killed"))
-        acknowledged: list[str] = []
-        stop = asyncio.Event()
+    def restart() -> None:
+        cluster.stop(signal.SIGKILL)
+        cluster.start()
 
-        async def write(writer: int) -> None:
-            number = 0
-            while not stop.is_set():
-                number += 1
-                id = f"p-{writer}-{number}"
-                try:
-                    await registry.execute(register(id))
-                except (StoreUnavailable, OutcomeUnknown):
-                    await asyncio.sleep(0.02)
-                else:
-                    acknowledged.append(id)
-
-        writers = [asyncio.ensure_future(write(n)) for n in range(8)]
-        for round in range(4):
-            before = len(acknowledged)
-            await until(lambda before=before: _more(acknowledged, before + 50), f"work goes on in round {round}")  # type: ignore[misc]
-            cluster.stop(signal.SIGKILL)
-            cluster.start()
-        stop.set()
-        await asyncio.gather(*writers)
-        found = await registry.get_many(acknowledged)
-        assert len(found) == len(acknowledged)
-        await registry.close()
-
-    async def _more(acknowledged: list[str], than: int) -> bool:
-        return len(acknowledged) >= than
-
-    run(test(), bound_s=120)
+    run(nothing_acknowledged_is_lost(cluster.url, schema_of(tmp_path / "killed"), restart), bound_s=120)
 
 
 def test_without_a_server_callers_are_told_within_the_bound_and_work_goes_on_when_it_is_back(
@@ -236,28 +208,8 @@ def test_without_a_server_callers_are_told_within_the_bound_and_work_goes_on_whe
 
 
 def test_a_host_goes_on_when_its_server_was_away(cluster: Cluster, tmp_path: Path) -> None:
-    host = Host(f"{cluster.url}?schema={schema_of(tmp_path / 'host')}")
-    entered, go_on, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
-
-    @host.process(recovery="rerunnable")
-    async def slow(ctx: object) -> str:
-        entered.set()
-        await go_on.wait()
-        ended.set()
-        return "done"
-
-    async def test() -> None:
-        async with host:
-            running = await host.start(slow)
-            await entered.wait()
-            cluster.stop(signal.SIGQUIT)
-            go_on.set()
-            await ended.wait()  # its end has to be written, and there is no server
-            cluster.start()
-            assert await running.result() == "done"
-            assert (await running.record()).attempt == 1
-
-    run(test())
+    url = f"{cluster.url}?schema={schema_of(tmp_path / 'host')}"
+    run(a_process_goes_on(url, lambda: cluster.stop(signal.SIGQUIT), cluster.start))
 
 
 def test_connections_that_are_ended_one_by_one_lose_nothing(tmp_path: Path) -> None:
