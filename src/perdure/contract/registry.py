@@ -217,7 +217,8 @@ class Owners(Protocol):
 
     def lifeline(self, incarnation: str) -> int | None:
         """A descriptor for a program that runs on behalf of this enrolled owner: while that program has it open, the
-        owner is not proved dead. None if this store proves no deaths by what is open."""
+        owner is not proved dead, unless it was withdrawn or its store closed: whoever does that has ended its programs.
+        None if this store proves no deaths by what is open."""
         ...
 
     def on_peer_hint(self, listener: Callable[[], None]) -> Callable[[], None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -50,7 +51,9 @@ class LogEffects(Recorder):
     ) -> None:
         super().__init__(run, journal, support, main, task, is_async)
         rerunnable = run.record.registration.recovery == "rerunnable"
-        self.lot = ParkingLot(run, support.parking_s if rerunnable else None, self._suspend, support.spawn)
+        self.lot = ParkingLot(
+            run, support.parking_s if rerunnable else None, self._suspend, self._look_after, support.spawn
+        )  # fmt: skip
         self._taken = journal.taken_signals()
 
     # --- steps ------------------------------------------------------------------------------------------------
@@ -212,22 +215,21 @@ class LogEffects(Recorder):
             self._support.unlisten(watched, parked.tick)
 
     async def _suspend(self, waits: tuple[Wait, ...]) -> bool:
-        """Suspend the row; whether it was. A child that ended in between wakes it again at once; should this worker
-        die before it has looked, the end is marked to be served by others."""
+        """Suspend the row; whether it was. The ends of the children are marked to be served: also one that has come
+        already wakes it, by whoever serves it."""
         children = [wait for wait in waits if isinstance(wait, ChildWait)]
         command = Suspend(process_id=self.process_id, execution=LeaseRight(self._run.lease.key), waits=waits)
         receipt = await self._support.commit(command, *(AwaitEnd(process_id=wait.child_id) for wait in children))
-        if receipt.answer != "applied":
-            return False
-        try:
-            for wait in children:
-                if await self._child_outcome(wait.child_id) is not None:
-                    await self._registry.execute(
-                        Wake(process_id=self.process_id, wait=wait, cause="it had ended already")
-                    )
-        except PerdureError:  # it is suspended all the same, and whoever serves the end wakes it
-            pass
-        return True
+        return receipt.answer == "applied"
+
+    async def _look_after(self, waits: tuple[Wait, ...]) -> None:
+        """Suspended, wake it again at once where a child had ended in between."""
+        for wait in waits:
+            if isinstance(wait, ChildWait):
+                with suppress(PerdureError):  # whoever serves the end wakes it
+                    if await self._child_outcome(wait.child_id) is not None:
+                        cause = "it had ended already"
+                        await self._registry.execute(Wake(process_id=self.process_id, wait=wait, cause=cause))
 
     # --- children ---------------------------------------------------------------------------------------------
 

@@ -55,8 +55,9 @@ class Parked:
 class ParkingLot:
     """Counts the branches of one process that work, and suspends the process once none has for a while.
 
-    `suspend(waits)` answers whether the row was suspended; if not, some wait is over already. `bound_s` is None for
-    processes that may not be suspended: they wait in memory and keep their lease.
+    `suspend(waits)` answers whether the row was suspended; if not, some wait is over already. If it was, and
+    the code was told, `look_after` is called with the same. `bound_s` is None for processes that may not be suspended:
+    they wait in memory and keep their lease.
     """
 
     def __init__(
@@ -64,9 +65,11 @@ class ParkingLot:
         run: Run,
         bound_s: float | None,
         suspend: Callable[[tuple[Wait, ...]], Awaitable[bool]],
+        look_after: Callable[[tuple[Wait, ...]], Awaitable[None]],
         spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
     ) -> None:
-        self._run, self._bound_s, self._suspend, self._spawn = run, bound_s, suspend, spawn
+        self._run, self._bound_s, self._spawn = run, bound_s, spawn
+        self._suspend, self._look_after = suspend, look_after
         self._working = 1
         self._parked: dict[Parked, None] = {}
         self._gave_back = False
@@ -118,6 +121,8 @@ class ParkingLot:
                 parked.tick()
         if answer is None and self._working == 0 and self._timer is None:
             self._arm(max(self._bound_s or 0.0, AGAIN_S))
+        if self.suspended:  # from now on the row may be claimed again, by this worker too
+            await self._look_after(waits)
 
     @asynccontextmanager
     async def parked(self, parked: Parked) -> AsyncIterator[None]:
