@@ -49,6 +49,7 @@ class Callers:
         """What is submitted in one turn of the loop reaches the store together: one hand-over, one batch."""
         future: asyncio.Future[list[Result]] = self.loop.create_future()
         if not commands and work is None:
+            self.check()
             future.set_result([])
             return future
         if not self._gathered:
