@@ -8,7 +8,14 @@ import signal
 import sys
 import time
 
-from perdure.engines.command.supervisor.descent import descendants, kill_all, send, start_tick
+from perdure.engines.command.supervisor.descent import (
+    descendants,
+    kill_all,
+    programs_below,
+    send,
+    send_to_group,
+    start_tick,
+)
 from perdure.engines.command.supervisor.entry import PR_SET_CHILD_SUBREAPER, PR_SET_NAME, prctl, start_command
 from perdure.engines.command.supervisor.streams import Bounds, Stream
 from perdure.engines.command.supervisor.wire import Mouth, Spec, read_spec
@@ -82,6 +89,7 @@ class Supervisor:
         ]
         while not (self._childless or self._stage == "left"):
             self._wait()
+            self._kill(time.monotonic())
             self._collect()
             self._advance(time.monotonic())
         for stream in self._streams:
@@ -161,9 +169,11 @@ class Supervisor:
             self._kill_from(now)
         elif self._stage == "killed" and now >= self._until:
             self._stage = "left"
-        elif self._stage == "killed" and now >= self._next_kill:
+
+    def _kill(self, now: float) -> None:
+        if self._stage == "killed" and now >= self._next_kill:
             if self._status is None:
-                _send_to_group(signal.SIGKILL, self._pid)
+                send_to_group(signal.SIGKILL, self._pid)
             kill_all(self._me)
             self._next_kill = now + KILL_EVERY_S
 
@@ -172,11 +182,11 @@ class Supervisor:
         if self._stage not in ("runs", "lingers"):
             return
         self._stage, self._until = "told", time.monotonic() + grace_s
-        below = descendants(self._me)
+        below = programs_below(self._me)
         if self._status is None:  # until it was collected, its pid and so its group's number are its own
-            _send_to_group(signal.SIGTERM, self._pid)
-            _send_to_group(signal.SIGCONT, self._pid)  # what is stopped can't end
-            below = {pid for pid in below if not _in_group(pid, self._pid)}
+            send_to_group(signal.SIGTERM, self._pid)
+            send_to_group(signal.SIGCONT, self._pid)  # what is stopped can't end
+            below = {pid: about for pid, about in below.items() if about[0] != self._pid}
         send(signal.SIGTERM, below)
         send(signal.SIGCONT, below)
 
@@ -214,20 +224,6 @@ class Supervisor:
             if self._worker_fd in ready:
                 return
             self._mouth.write()
-
-
-def _send_to_group(number: int, group: int) -> None:
-    try:
-        os.killpg(group, number)
-    except OSError:  # it has ended, or is another user's
-        return
-
-
-def _in_group(pid: int, group: int) -> bool:
-    try:
-        return os.getpgid(pid) == group
-    except OSError:
-        return True
 
 
 def main() -> None:
