@@ -63,7 +63,7 @@ def encode(value: object, *, limits: Limits = DEFAULT_LIMITS, root: str = "$") -
     """
     if value is None:
         return _within(b"null", limits, root)
-    has_negative_zero = type(value) is not str and _check(value, limits, root)  # what a string holds, see _check
+    has_negative_zero = not _is_plainly_fine(value) and _check(value, limits, root)
     try:
         text = _ENCODER.encode(value)
     except UnicodeEncodeError:
@@ -141,6 +141,12 @@ def child_path(path: str, key: str | int) -> str:
 
 
 # --- the rules --------------------------------------------------------------------------------------------------
+
+
+def _is_plainly_fine(value: object) -> bool:
+    """Whether a single value needs no walk; what a string holds, see _check."""
+    kind = type(value)
+    return kind is str or kind is bool or (kind is int and _MIN_INTEGER <= value <= _MAX_INTEGER)  # type: ignore[operator]  # an int
 
 
 def _check(value: object, limits: Limits, root: str, *, look_into_text: bool = False) -> bool:

@@ -87,7 +87,7 @@ class _Row(RowWrite):
 def _standing(row: _Row | None, name: EventName | None, stored: Sequence[Event]) -> Standing:
     if row is None:
         return Standing()
-    if name is None:
+    if name is None or not (stored or row.said):
         return Standing(row.record, row.lease)
     known = [*stored, *row.said]
     operation = name.operation_id
@@ -115,13 +115,14 @@ class Transaction:
         leased = {key.process_id for _, renew in renewals for key in renew.keys}
         leased |= {reported.key.process_id for _, report in reports for reported in report.reports}
         await self._load({c.process_id for _, c in named} | leased)
-        stored = await self._find_events([c for _, c in named])
+        names = {id(c): name for _, c in named if (name := event_name(c))}
+        stored = await self._find_events(list(names.values()))
         for index, renew in renewals:
             results[index] = self._renew(renew)
         for index, report in reports:
             results[index] = await self._report(report)
         for index, command in named:
-            results[index] = self._decide(command, stored)
+            results[index] = self._decide(command, names.get(id(command)), stored)
         claims = [(i, refused_claim(c) or c) for i, c in enumerate(commands) if isinstance(c, ClaimNext)]
         valid = [claim for _, claim in claims if isinstance(claim, ClaimNext)]
         again = await self._rows.leased_by_claims(valid) if valid else {}
@@ -137,11 +138,10 @@ class Transaction:
 
     # --- commands that name their row -------------------------------------------------------------------------
 
-    def _decide(self, command: RowCommand, stored: dict[str, list[Event]]) -> Result:
+    def _decide(self, command: RowCommand, name: EventName | None, stored: dict[str, list[Event]]) -> Result:
         row = self._loaded.get(command.process_id)
         if isinstance(row, PerdureError):
             return row
-        name = event_name(command)
         decision = decide(_standing(row, name, stored.get(command.process_id, ())), command, self._now)
         if isinstance(decision, PerdureError):
             return decision
@@ -273,8 +273,7 @@ class Transaction:
             for id, row in (await self._rows.load(missing)).items():
                 self._loaded[id] = row if isinstance(row, PerdureError) else _Row(row.key, row.record, row.lease)
 
-    async def _find_events(self, commands: Sequence[RowCommand]) -> dict[str, list[Event]]:
-        names = [name for command in commands if (name := event_name(command))]
+    async def _find_events(self, names: Sequence[EventName]) -> dict[str, list[Event]]:
         found: dict[str, list[Event]] = {}
         for event in await self._rows.find_events(names) if names else ():
             found.setdefault(event.process_id, []).append(event)

@@ -48,12 +48,12 @@ def decide(standing: Standing, command: RowCommand, now: Moment) -> Decision | R
     if before := answered_before(standing, command):
         return before
     match command:
+        case AppendEvent():
+            return decide_append(standing, command, now)
         case Complete():
             return decide_complete(standing, command, now)
         case Register():
             return decide_register(standing, command, now)
-        case AppendEvent():
-            return decide_append(standing, command, now)
         case Signal():
             return decide_signal(standing, command, now)
         case Suspend():

@@ -63,6 +63,10 @@ def apply(registration: Registration, state: ProcessState, fact: AnyFact, sequen
         due_at_ms = _settle_due_at_ms(state, fact, at_ms)
         return replace(state, settle_due_at_ms=due_at_ms, updated_at_ms=at_ms, last_sequence=sequence)
     match fact:
+        case Written():
+            deaths = 0 if fact.is_journal else state.deaths
+            children = state.children + (fact.type == CHILD_STARTED)
+            return replace(state, deaths=deaths, children=children, updated_at_ms=at_ms, last_sequence=sequence)
         case ProcessStarted():
             return replace(
                 state,
@@ -120,10 +124,6 @@ def apply(registration: Registration, state: ProcessState, fact: AnyFact, sequen
             changes = {"signals": {**state.signals, fact.name: ordinal}}
             if any(w.name == fact.name and w.ordinal <= ordinal for w in state.waits if isinstance(w, SignalWait)):
                 changes["due_at_ms"] = _sooner(state.due_at_ms, at_ms)
-        case Written():
-            changes = {"deaths": 0} if fact.is_journal else {}
-            if fact.type == CHILD_STARTED:
-                changes["children"] = state.children + 1
         case _:
             changes = {}
     return replace(state, updated_at_ms=at_ms, last_sequence=sequence, **changes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import msgspec
 
 from perdure.clock import Moment
@@ -56,14 +58,22 @@ from perdure.transitions.parking import check_execution
 from perdure.transitions.registering import NAME, NAME_RULE
 
 
+@lru_cache(maxsize=1_024)
+def may_be_appended(event_type: str, by_execution: bool) -> bool:
+    """Whether an event of this type may be written so: only an execution writes the journal's types, and only the
+    runtime the other reserved ones."""
+    is_reserved = event_type.startswith(RUNTIME_PREFIXES)
+    is_journal = by_execution and event_type.startswith(JOURNAL_PREFIXES)
+    return NAME.fullmatch(event_type) is not None and (is_journal or not is_reserved)
+
+
 def decide_append(standing: Standing, command: AppendEvent, now: Moment) -> Decision | Refusal:
     record = standing_record(standing, command)
     if isinstance(record, PerdureError):
         return record
-    journal = command.type.startswith(JOURNAL_PREFIXES)
-    if command.type.startswith(RUNTIME_PREFIXES) and not (journal and command.execution is not None):
-        return ReservedEventType(command.type, RUNTIME_PREFIXES)
-    if not NAME.fullmatch(command.type):
+    if not may_be_appended(command.type, command.execution is not None):
+        if NAME.fullmatch(command.type):
+            return ReservedEventType(command.type, RUNTIME_PREFIXES)
         return InvalidOption("type", command.type, NAME_RULE)
     if command.replay_key is not None and (unfit := check_key_text("replay_key", command.replay_key)):
         return unfit

@@ -27,7 +27,7 @@ from perdure.engines.python.effects import Effects
 from perdure.engines.python.execution import Execution
 from perdure.engines.python.operations import Keys, Operation, TaskGuard, check_operations
 from perdure.engines.python.signals import Signal
-from perdure.engines.python.steps import step_call
+from perdure.engines.python.steps import OPTIONS, step_call, step_name
 from perdure.errors import InvalidOption
 from perdure.model.events import Event
 from perdure.model.registration import ParentEnd, Registration, RetryPolicy
@@ -111,10 +111,13 @@ class ProcessContext(ContextFacts):
             self._made_keys = Keys(self._scope)
         return self._made_keys
 
+    def _key(self, name: str, key: str | None) -> str:
+        """The explicit key, or the name and which occurrence of it this is."""
+        return self._keys.next(name) if key is None else self._keys.use(key)
+
     def _operation(self, name: str, key: str | None, perform: Callable[[str], Awaitable[R]]) -> Operation[R]:
-        """An operation under its key: the explicit one, or the name and which occurrence of it this is."""
-        full = self._keys.next(name) if key is None else self._keys.use(key)
-        return Operation(full, lambda: perform(full), self.guard, lambda: self._effects.operation_ended())
+        full = self._key(name, key)
+        return Operation(full, lambda: perform(full), self._execution)
 
     # --- steps ------------------------------------------------------------------------------------------------
 
@@ -209,15 +212,14 @@ class ProcessContext(ContextFacts):
 
         Raises StepFailed once its failure is recorded, ReplayMismatch if it was recorded with other arguments.
         """
-        key, retry, timeout = (kwargs.pop(option, None) for option in ("key", "retry", "timeout"))
-        transactional = kwargs.pop("transactional", False)
-        name = getattr(function, "__name__", type(function).__name__).strip("<>")
-        call, decode = step_call(function, args, kwargs, retry, timeout, self._support, transactional)
+        options = {option: kwargs.pop(option) for option in OPTIONS.intersection(kwargs)} if kwargs else {}
+        key = self._key(step_name(function), options.pop("key", None))
+        call, decode = step_call(key, function, args, kwargs, self._support, **options)
 
-        async def perform(full: str) -> Any:
-            return decode(await self._effects.run_step(msgspec.structs.replace(call, key=full)))
+        async def perform() -> Any:
+            return decode(await self._effects.run_step(call))
 
-        return self._operation(name, key, perform)
+        return Operation(key, perform, self._execution)
 
     # --- waits ------------------------------------------------------------------------------------------------
 

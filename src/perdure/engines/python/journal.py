@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar, Literal, TypeVar
 
 import msgspec
@@ -131,7 +131,7 @@ class Journal:
     execution with nothing ahead has left replay behind."""
 
     def __init__(self, events: Iterable[Event] = (), failures: int = 0) -> None:
-        self._entries: dict[str, AnyEntry] = {}
+        self._entries: dict[type[Entry], dict[str, AnyEntry]] = {}
         self._ahead: set[str] = set()
         self.on_live: Callable[[], None] = lambda: None
         self.signals: dict[str, list[Event]] = {}
@@ -139,7 +139,7 @@ class Journal:
             entry = decode_entry(event)
             if entry is not None:
                 if still_stands(entry, failures):
-                    self._entries[replay_key(event.type, entry.key)] = entry
+                    self.add(entry)
                     self._ahead.add(entry.key)
             elif event.type.startswith("signal."):
                 self.signals.setdefault(event.type.removeprefix("signal."), []).append(event)
@@ -155,7 +155,8 @@ class Journal:
 
     def find(self, kind: type[EntryT], key: str) -> EntryT | None:
         """The entry of that type and key, and pass it."""
-        entry = self._entries.get(replay_key(kind.TYPE, key))
+        entries = self._entries.get(kind)
+        entry = None if entries is None else entries.get(key)
         if entry is None:
             return None
         assert isinstance(entry, kind)
@@ -169,19 +170,21 @@ class Journal:
 
     def add(self, entry: AnyEntry) -> None:
         """An entry that was just committed."""
-        self._entries[replay_key(entry.TYPE, entry.key)] = entry
+        self._entries.setdefault(type(entry), {})[entry.key] = entry
 
     def taken_signals(self) -> set[int]:
         """The sequences of signals that waits have taken; a wait that lost a race has taken none."""
-        lost = {key for entry in self._entries.values() if isinstance(entry, RaceDecided) for key in entry.losers}
+        lost = {key for entry in self._all(RaceDecided) for key in entry.losers}
         return {
             entry.sequence
-            for entry in self._entries.values()
-            if isinstance(entry, WaitResolved) and entry.by == "signal" and entry.sequence is not None
-            if entry.key not in lost
+            for entry in self._all(WaitResolved)
+            if entry.by == "signal" and entry.sequence is not None and entry.key not in lost
         }
 
     def signals_taken_by(self, keys: Iterable[str]) -> set[int]:
         """Those that the waits of these keys have taken."""
-        found = (self._entries.get(replay_key(WaitResolved.TYPE, key)) for key in keys)
-        return {e.sequence for e in found if isinstance(e, WaitResolved) and e.sequence is not None}
+        wanted = frozenset(keys)
+        return {e.sequence for e in self._all(WaitResolved) if e.key in wanted and e.sequence is not None}
+
+    def _all(self, kind: type[EntryT]) -> Iterator[EntryT]:
+        return (entry for entry in self._entries.get(kind, {}).values() if isinstance(entry, kind))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+from perdure.engines.python.effects import Effects
 from perdure.errors import DuplicateKey, InvalidOption, MisusedOperation
 from perdure.transitions.keys import check_key_text
 
@@ -15,20 +16,30 @@ LONGEST_KEY = 350
 """Of an operation, so that with the type of an entry it is still a replay key."""
 
 
+class Attended(Protocol):
+    """The execution that operations belong to."""
+
+    @property
+    def guard(self) -> TaskGuard: ...
+
+    @property
+    def effects(self) -> Effects: ...
+
+
 class Operation(Generic[T]):
     """One durable operation of a process: a step, a wait, a child's result. Await it, or give it to gather or race.
 
     Its key is fixed when it is made, so what finishes first changes nothing. It is done at most once.
     """
 
-    def __init__(
-        self, key: str, perform: Callable[[], Awaitable[T]], guard: TaskGuard, ended: Callable[[], None]
-    ) -> None:
-        self.key, self._perform, self._guard, self._ended = key, perform, guard, ended
+    __slots__ = ("_begun", "_execution", "_perform", "key")
+
+    def __init__(self, key: str, perform: Callable[[], Awaitable[T]], execution: Attended) -> None:
+        self.key, self._perform, self._execution = key, perform, execution
         self._begun = False
 
     def __await__(self) -> Generator[Any, None, T]:
-        self._guard.check(self.key)
+        self._execution.guard.check(self.key)
         return self.run().__await__()
 
     async def run(self) -> T:
@@ -41,9 +52,9 @@ class Operation(Generic[T]):
         try:
             value = await self._perform()
         except Exception:
-            self._ended()
+            self._execution.effects.operation_ended()
             raise
-        self._ended()
+        self._execution.effects.operation_ended()
         return value
 
     def __repr__(self) -> str:

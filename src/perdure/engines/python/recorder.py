@@ -56,8 +56,12 @@ class NewOperation:
         self._recorder, self._key, self._strand = recorder, key, recorder.strand
 
     async def __aenter__(self) -> None:
-        await self._recorder.deliver(self._strand, self._key)
-        self._strand.operation = self._key
+        recorder, strand = self._recorder, self._strand
+        if recorder.goes_on(strand):
+            recorder.check_open()
+        else:
+            await recorder.deliver(strand, self._key)
+        strand.operation = self._key
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -157,7 +161,8 @@ class Recorder:
         """The code goes on after one more operation; if it was interrupted here before, so it is again."""
         strand = self.strand
         strand.passed += 1
-        self._interrupt_where_it_was(strand, asyncio.current_task())
+        if self._journal.replaying:
+            self._interrupt_where_it_was(strand, asyncio.current_task())
 
     def told_here(self) -> bool:
         """Whether code that asks by itself, between operations, is to be told that it is cancelled."""
@@ -197,6 +202,12 @@ class Recorder:
         """An error that ends this run for good, whatever its code makes of it."""
         if isinstance(error, StoreError | InfrastructureFailure | LeaseSuperseded):
             self.broken = self.broken or error
+
+    def goes_on(self, strand: Strand) -> bool:
+        """Whether nothing can be delivered to a strand at its next operation: it is past the journal, uninterrupted."""
+        return (
+            strand.live and strand.interrupted_after is None and not (self._journal.replaying or self._run.asked_to_end)
+        )
 
     async def deliver(self, strand: Strand, key: str) -> None:
         """Before something new: raise what has ended this run, or the cancellation if it is to be told here."""
