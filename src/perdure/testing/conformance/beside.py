@@ -129,8 +129,13 @@ async def live_output_here(kit: Kit) -> None:
 )  # fmt: skip
 async def live_output_elsewhere(kit: Kit) -> None:
     wire, peer, heard = kit.registry.live_wire, await kit.peer(), list[Chunk]()
+
+    def take(one: Chunk) -> None:
+        if one.number > len(heard):  # it may come twice: also as what was said lately
+            heard.append(one)
+
     wire.send(chunk(1), nothing)
-    end_attending, end = peer.live_wire.attend("p"), peer.live_wire.follow("p", heard.append)
+    end_attending, end = peer.live_wire.attend("p"), peer.live_wire.follow("p", take)
     for number in range(2, 500):
         wire.send(chunk(number), lambda: [chunk(1)])
         wire.send(chunk(number, "q"), nothing)
