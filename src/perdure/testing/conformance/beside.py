@@ -131,7 +131,7 @@ async def live_output_elsewhere(kit: Kit) -> None:
     wire, peer, heard = kit.registry.live_wire, await kit.peer(), list[Chunk]()
 
     def take(one: Chunk) -> None:
-        if one.number > len(heard):  # it may come twice: also as what was said lately
+        if one not in heard:  # the very same may come twice: also as what was said lately
             heard.append(one)
 
     wire.send(chunk(1), nothing)
